@@ -1,0 +1,1 @@
+"""Benchmarks of Stoker, with their results checked in."""

@@ -1,0 +1,1 @@
+"""Stoker: a Kubernetes operator for fleets of LLM inference engines."""
