@@ -1,0 +1,208 @@
+"""The status of a ModelDeployment: what Stoker knows, as an admin reads it.
+
+Every field can be absent, which means "not known yet", never zero. Lists are bounded, and texts are cut
+rather than refused: writing a status must not fail because a fleet is large or a message is long. Times are
+RFC 3339 in UTC, in whole seconds, so that what is written equals what is read back and a quiet fleet writes
+nothing.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from stoker.api.fields import ApiModel, Message, Timestamp
+from stoker.api.scalars import ATOMIC, map_by
+
+MAX_HISTORY: Final = 10
+MAX_REPLICA_STATES: Final = 50
+
+Count = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(max_length=253)]
+
+
+class ConditionStatus(StrEnum):
+    """A condition holds, does not, or cannot be known; the last two are different things."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class CapacitySource(StrEnum):
+    """Where a capacity comes from."""
+
+    STATED = "Stated"
+    DEFAULT = "Default"
+
+
+class Freshness(StrEnum):
+    """How far a reading can be trusted: only a fresh one can lower a replica count."""
+
+    FRESH = "Fresh"
+    STALE = "Stale"
+    MISSING = "Missing"
+
+
+class ReplicaPhase(StrEnum):
+    """Where a replica is in its life."""
+
+    PENDING = "Pending"
+    LOADING = "Loading"
+    SERVING = "Serving"
+    DRAINING = "Draining"
+    FAILED = "Failed"
+    STOPPING = "Stopping"
+
+
+class Condition(ApiModel):
+    """One aspect of the object's state, as Kubernetes' own `metav1.Condition`."""
+
+    type: Annotated[str, Field(min_length=1, max_length=64)]
+    """Which aspect: Accepted, CapacityGranted, Progressing, Available, ScalingActive or Ready."""
+    status: ConditionStatus
+    """True, False, or Unknown when it cannot be told."""
+    observed_generation: Count | None = None
+    """`metadata.generation` that the condition was made from."""
+    last_transition_time: Timestamp
+    """When `status` last changed."""
+    reason: Annotated[str, Field(min_length=1, max_length=64)]
+    """The cause in one word; each is explained in the reference of conditions."""
+    message: Message = ""
+    """What is wrong, where, and what to do."""
+
+
+class CapacityStatus(ApiModel):
+    """What one replica can do on one type of accelerator."""
+
+    accelerator: Text
+    """Name of the accelerator in the spec."""
+    tokens_per_second: Count
+    """Capacity of one replica in weighted tokens per second."""
+    source: CapacitySource
+    """`Stated` in the spec, or the cautious `Default`."""
+
+
+class StartupStatus(ApiModel):
+    """How long replicas take from creation to serving, as measured."""
+
+    p50_seconds: Annotated[float, Field(ge=0)]
+    """Half of the starts took at most this many seconds."""
+    p90_seconds: Annotated[float, Field(ge=0)]
+    """Nine of ten starts took at most this many seconds."""
+    samples: Count
+    """How many starts were measured."""
+
+
+class DemandStatus(ApiModel):
+    """One signal of the traffic, as the last decision saw it."""
+
+    signal: Text
+    """Which signal: the name of its target."""
+    value: float | None = None
+    """Its value over the whole fleet, in `unit`. Absent: it could not be read."""
+    unit: Text
+    """Unit of `value`."""
+    freshness: Freshness
+    """Fresh, Stale or Missing; only a fresh value can lower the number of replicas."""
+    covered: Count
+    """How many serving replicas answered."""
+    expected: Count
+    """How many serving replicas should have answered."""
+    proposes: Count | None = None
+    """How many replicas this signal alone asks for. Absent: it cannot say."""
+    message: Message = ""
+    """What is odd about the reading."""
+
+
+class Decision(ApiModel):
+    """A change of the number of replicas, and why."""
+
+    time: Timestamp
+    """When it was decided."""
+    from_: Annotated[int, Field(ge=0, alias="from")]
+    """Replicas before."""
+    to: Count
+    """Replicas after."""
+    limited_by: Text
+    """What set the number: a target, a window or a bound."""
+    reason: Annotated[str, Field(max_length=64)]
+    """The cause in one word."""
+    message: Message = ""
+    """The numbers behind it."""
+
+
+class ScalingStatus(ApiModel):
+    """What the traffic asks for and what was made of it."""
+
+    mode: Text
+    """`Active`: decisions are carried out; `Shadow`: they are only shown; `Fixed`: `spec.replicas` counts."""
+    demand: Annotated[tuple[DemandStatus, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
+    """The inputs of the last decision."""
+    demand_observed_at: Timestamp | None = None
+    """When the inputs were read."""
+    last_decision: Decision | None = None
+    """The last change."""
+    history: Annotated[tuple[Decision, ...], Field(max_length=MAX_HISTORY, json_schema_extra=ATOMIC)] = ()
+    """The last changes, newest first."""
+
+
+class ReplicaState(ApiModel):
+    """One replica."""
+
+    name: Text
+    """Name of its pod."""
+    accelerator: Text
+    """Name of the accelerator in the spec."""
+    revision: Text
+    """Revision of the pod template that it was made from."""
+    phase: ReplicaPhase
+    """Pending, Loading, Serving, Draining, Failed or Stopping."""
+    node: Text = ""
+    """Node it runs on; empty until it has one."""
+    reason: Annotated[str, Field(max_length=64)] = ""
+    """Why it does not serve, in one word; empty when it does."""
+    message: Message = ""
+    """Why it does not serve and what to do."""
+    since: Timestamp | None = None
+    """When it entered this phase."""
+
+
+class ModelDeploymentStatus(ApiModel):
+    """What Stoker knows about the fleet of one model."""
+
+    observed_generation: Count | None = None
+    """`metadata.generation` of the spec that this status was made from."""
+    replicas: Count | None = None
+    """Replicas that exist, whatever their phase."""
+    ready_replicas: Count | None = None
+    """Replicas that serve."""
+    desired_replicas: Count | None = None
+    """Replicas that the traffic, or `spec.replicas`, asks for."""
+    granted_replicas: Count | None = None
+    """Replicas that the GPUs allow, of those."""
+    ready: Text | None = None
+    """Serving and wanted replicas as `3/4`."""
+    selector: Annotated[str, Field(max_length=512)] | None = None
+    """Label selector of the replicas, for `/scale` and for disruption budgets."""
+    accelerator: Text | None = None
+    """The accelerator in use."""
+    tokens_per_second: Count | None = None
+    """Tokens that the whole fleet generates now, per second."""
+    capacity: Annotated[
+        tuple[CapacityStatus, ...],
+        Field(max_length=8, json_schema_extra=map_by("accelerator")),
+    ] = ()
+    """What one replica can do, by accelerator."""
+    startup: StartupStatus | None = None
+    """Measured time from creation to serving."""
+    scaling: ScalingStatus | None = None
+    """The last scaling decisions and what they were made from."""
+    replica_states: Annotated[
+        tuple[ReplicaState, ...], Field(max_length=MAX_REPLICA_STATES, json_schema_extra=ATOMIC)
+    ] = ()
+    """Replicas one by one; those that do not serve come first."""
+    replica_states_omitted: Count | None = None
+    """How many replicas `replicaStates` had no room for."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16, json_schema_extra=map_by("type"))] = ()
+    """Accepted, CapacityGranted, Progressing, Available, ScalingActive, and Ready, which sums them up."""

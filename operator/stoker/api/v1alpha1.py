@@ -1,0 +1,202 @@
+"""The spec of a ModelDeployment: the single source of the CRD and of what the operator parses.
+
+A default here is a default of the API server too, so an object that was stored and one that is still a file
+parse to equal values. What one replica is stands in `workload.py`, status in `status.py`; all their names can
+be imported from here.
+"""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field
+
+from stoker.api.fields import ApiModel, Between, Duration, Rule
+from stoker.api.scalars import Rate, map_by
+from stoker.api.status import (
+    CapacitySource,
+    CapacityStatus,
+    Condition,
+    ConditionStatus,
+    Decision,
+    DemandStatus,
+    Freshness,
+    ModelDeploymentStatus,
+    ReplicaPhase,
+    ReplicaState,
+    ScalingStatus,
+    StartupStatus,
+)
+from stoker.api.workload import (
+    Accelerator,
+    Cache,
+    CustomMetrics,
+    EngineSpec,
+    EngineType,
+    EnvVar,
+    EnvVarSource,
+    FieldSelector,
+    KeySelector,
+    ModelSource,
+    Storage,
+    TaintEffect,
+    Template,
+    TemplateMetadata,
+    Toleration,
+    TolerationOperator,
+)
+
+__all__ = [
+    "MAX_REPLICAS",
+    "Accelerator",
+    "Cache",
+    "CapacitySource",
+    "CapacityStatus",
+    "Condition",
+    "ConditionStatus",
+    "CustomMetrics",
+    "Decision",
+    "DemandStatus",
+    "Drain",
+    "Duration",
+    "EngineSpec",
+    "EngineType",
+    "EnvVar",
+    "EnvVarSource",
+    "FieldSelector",
+    "Freshness",
+    "KeySelector",
+    "ModelDeploymentSpec",
+    "ModelDeploymentStatus",
+    "ModelSource",
+    "OnMissingMetrics",
+    "ReplicaPhase",
+    "ReplicaState",
+    "Scaling",
+    "ScalingMode",
+    "ScalingStatus",
+    "StartupStatus",
+    "Storage",
+    "TaintEffect",
+    "Targets",
+    "Template",
+    "TemplateMetadata",
+    "Toleration",
+    "TolerationOperator",
+    "Windows",
+]
+
+MAX_REPLICAS: Final = 10_000
+
+
+class ScalingMode(StrEnum):
+    """What becomes of a decision."""
+
+    ACTIVE = "Active"
+    SHADOW = "Shadow"
+
+
+class OnMissingMetrics(StrEnum):
+    """What a decision may do when a signal cannot be read."""
+
+    HOLD = "Hold"
+    SCALE_UP_ONLY = "ScaleUpOnly"
+
+
+class Targets(ApiModel):
+    """What one replica should carry. Several can be set: the one that asks for most replicas wins."""
+
+    utilization: Annotated[float, Field(ge=0.05, le=1)] = 0.8
+    """Share of a replica's token capacity (`accelerators[].tokensPerSecond`) to use; the rest is room for
+    bursts."""
+    generated_tokens_per_second: Rate | None = None
+    """Generated tokens per second and replica. Unset: not a target."""
+    prompt_tokens_per_second: Rate | None = None
+    """Computed prompt tokens per second and replica. Unset: not a target."""
+    requests_per_second: Annotated[float, Field(ge=0.001, le=100_000)] | None = None
+    """Requests per second and replica. Unset: not a target."""
+    concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests in flight per replica, running and waiting together. Unset: not a target."""
+    time_to_first_token: Annotated[Duration, Between("10ms", "10m")] | None = None
+    """Objective for the 95th percentile of the time to the first token: replicas are added while it is
+    exceeded, and none is ever removed on its account. Unset: no objective."""
+
+
+class Windows(ApiModel):
+    """How long the traffic has to ask for a change before it is made."""
+
+    up: Annotated[Duration, Between("0s", "1h")] = Duration("30s")
+    """How long a higher demand has to last before replicas are added; a burst far above capacity does not
+    wait."""
+    down: Annotated[Duration, Between("0s", "24h")] = Duration("10m")
+    """How far back the highest demand counts when replicas are removed."""
+    to_zero: Annotated[Duration, Between("1m", "168h")] = Duration("1h")
+    """How long there must be no traffic at all before the last replica is removed, where `minReplicas` is
+    0."""
+
+
+class Scaling(ApiModel):
+    """How the number of replicas follows the traffic."""
+
+    mode: ScalingMode = ScalingMode.ACTIVE
+    """`Active` carries decisions out. `Shadow` makes and records them in status, and changes nothing."""
+    min_replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
+    """Never fewer replicas than this; 0 allows to remove the last one."""
+    max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
+    """Never more replicas than this."""
+    targets: Targets = Targets()
+    """What one replica should carry. Several can be set: the one that asks for most replicas wins."""
+    windows: Windows = Windows()
+    """How long the traffic has to ask for a change before it is made."""
+    on_missing_metrics: OnMissingMetrics = OnMissingMetrics.HOLD
+    """When a signal is missing or stale: `Hold` keeps the number of replicas; `ScaleUpOnly` lets the signals
+    that are left add replicas. Neither ever removes one."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.minReplicas <= self.maxReplicas",
+            "'minReplicas is ' + string(self.minReplicas) + ' and maxReplicas ' + string(self.maxReplicas)"
+            " + ': lower minReplicas or raise maxReplicas'",
+            ".minReplicas",
+            expression=True,
+        ),
+    )
+
+
+class Drain(ApiModel):
+    """How a replica leaves: out of routing first, then it finishes its requests, then its pod is deleted."""
+
+    timeout: Annotated[Duration, Between("0s", "24h")] = Duration("10m")
+    """Longest wait for the requests of a leaving replica; those that still run after it are cut."""
+
+
+class ModelDeploymentSpec(ApiModel):
+    """What to serve, on what, and how many of it."""
+
+    model: ModelSource
+    """The model to serve and where its weights come from."""
+    engine: EngineSpec = EngineSpec()
+    """The program that serves the model."""
+    accelerators: Annotated[
+        tuple[Accelerator, ...], Field(min_length=1, max_length=8, json_schema_extra=map_by("name"))
+    ] = (Accelerator(),)
+    """The types of GPU that replicas can run on, in order of preference; this release uses the first."""
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] | None = None
+    """A fixed number of replicas, for a hand or another autoscaler to set through `/scale`. Not together with
+    `scaling`. Unset, with `scaling` unset too: 1."""
+    scaling: Scaling | None = None
+    """Lets the number of replicas follow the traffic. Unset: `replicas` is the number."""
+    drain: Drain = Drain()
+    """How a replica leaves."""
+    storage: Storage = Storage()
+    """Disk and memory that a replica mounts."""
+    template: Template = Template()
+    """Labels, annotations and fields of the pods that Stoker has no field for."""
+
+    rules: ClassVar = (
+        Rule(
+            "!(has(self.replicas) && has(self.scaling))",
+            "replicas and scaling exclude each other: remove replicas and use scaling.minReplicas and"
+            " scaling.maxReplicas, or remove scaling to set the number by hand",
+            ".replicas",
+        ),
+    )
