@@ -84,20 +84,10 @@ def _pip_install(requirement: str, home: Path) -> None:
     """Install into a folder beside `home` and rename it, so that `home` is either whole or absent."""
     partial = home.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        partial,
-        requirement,
-    ]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    command = [*pip, "--target", str(partial), requirement]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise ToolchainError(
-            f"pip could not install {requirement}: install Go yourself\n{result.stderr.strip()}"
-        )
+        problem = result.stderr.strip()
+        raise ToolchainError(f"pip could not install {requirement}; install Go yourself:\n{problem}")
     partial.rename(home)
