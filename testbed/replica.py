@@ -13,8 +13,6 @@ Rules of this module:
   iterations is an arithmetic series with a closed form. Cost grows with requests, not with tokens.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import deque
 

@@ -7,8 +7,6 @@ head size · 2 bytes: 256 KiB for Qwen3-32B, 320 KiB for Llama-3.1-70B). `tests/
 compares with the measurements.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 __all__ = ["MODELS", "ReplicaModel", "model_named"]

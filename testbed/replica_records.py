@@ -3,8 +3,6 @@
 `Request`, `Event`, `Counters` and `Steps` are what callers see; `Sequence` and `Run` are the engine's own.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import IntEnum
 from math import isqrt
