@@ -114,7 +114,7 @@ class EnvVarSource(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].filter(x, x).size() == 1",
+            "[has(self.secretKeyRef), has(self.configMapKeyRef), has(self.fieldRef)].exists_one(x, x)",
             "set exactly one of secretKeyRef, configMapKeyRef and fieldRef",
         ),
     )
