@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Annotated, Any, ClassVar, Final, Self, TypeAlias
 
 from pydantic import (
@@ -249,3 +250,8 @@ class ApiModel(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
     """CEL rules over the whole object."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JSONSchema:
+        schema = handler.resolve_ref_schema(handler(core))
+        return reduce(with_rule, cls.rules, schema)

@@ -194,7 +194,7 @@ GUIDES: Final[Mapping[Reason, Guide]] = {
     Reason.METRICS_MISSING: Guide(
         "Prometheus answers, but has no series, or not those of every serving replica. The fleet is not made"
         " smaller meanwhile.",
-        "The targets page of Prometheus: are the pods scraped? `status.scaling.demand` counts those that answered.",
+        "The targets page of Prometheus: are the pods scraped? `status.scaling.demand` counts the answers.",
         "Let Prometheus scrape the pods: by their annotations, or by the PodMonitor of the manifests.",
     ),
     Reason.METRICS_STALE: Guide(

@@ -1,0 +1,100 @@
+"""The reference page of the API, made of the schema, so that it says what the API server does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stoker.api import meta
+from stoker.api.fields import RULES, JSONSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BOUNDS = (
+    ("minimum", "at least {}"),
+    ("maximum", "at most {}"),
+    ("maxLength", "at most {} characters"),
+    ("minItems", "at least {} entries"),
+    ("maxItems", "at most {} entries"),
+    ("maxProperties", "at most {} entries"),
+)
+
+
+def render(root: JSONSchema) -> str:
+    """Return `docs/reference/api.md` for the schema of the whole object."""
+    properties = root["properties"]
+    lines = [
+        f"# {meta.KIND} (`{meta.API_VERSION}`)",
+        "",
+        root["description"],
+        "",
+        f"Short name `{meta.SHORT_NAME}`, category `{meta.CATEGORY}`.",
+        f"`kubectl explain {meta.SINGULAR}.spec` shows the same texts.",
+        "Durations are written as in Go: `90s`, `10m`, `1h30m`.",
+        "",
+        "Rules:",
+        "",
+        *_rules(root),
+    ]
+    for name in ("spec", "status"):
+        for path, node in _objects(name, properties[name]):
+            lines += ["", *_section(path, node)]
+    return "\n".join(lines) + "\n"
+
+
+def _objects(path: str, node: JSONSchema) -> Iterator[tuple[str, JSONSchema]]:
+    """Yield every object with fields, depth first."""
+    if "properties" in node and "x-kubernetes-preserve-unknown-fields" not in node:
+        yield path, node
+        for name, child in node["properties"].items():
+            yield from _objects(f"{path}.{name}", child)
+    elif "items" in node:
+        yield from _objects(f"{path}[]", node["items"])
+
+
+def _section(path: str, node: JSONSchema) -> list[str]:
+    required = node.get("required", [])
+    lines = [
+        f"## {path}",
+        "",
+        node.get("description", ""),
+        "",
+        "| Field | Type | Default | Meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [_row(name, child, required=name in required) for name, child in node["properties"].items()]
+    rules = _rules(node)
+    return [*lines, "", "Rules:", "", *rules] if rules else lines
+
+
+def _rules(node: JSONSchema) -> list[str]:
+    return [
+        f"- {rule['message']}" if "message" in rule else f"- `{rule['rule']}`" for rule in node.get(RULES, [])
+    ]
+
+
+def _row(name: str, node: JSONSchema, *, required: bool) -> str:
+    default = "required" if required else f"`{node['default']}`" if _is_scalar(node.get("default")) else ""
+    cells = (f"`{name}`", _type(node), default, _meaning(node))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _type(node: JSONSchema) -> str:
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    if "items" in node:
+        return f"list of {node['items']['type']}"
+    if isinstance(node.get("additionalProperties"), dict):
+        return f"map of {node['additionalProperties']['type']}"
+    return str(node["type"])
+
+
+def _meaning(node: JSONSchema) -> str:
+    bounds = ", ".join(text.format(node[keyword]) for keyword, text in _BOUNDS if keyword in node)
+    hints = "" if "properties" in node else "; ".join(rule["message"] for rule in node.get(RULES, []))
+    extra = "; ".join(part for part in (bounds, hints) if part)
+    return f"{node.get('description', '')} *{extra}.*" if extra else node.get("description", "")

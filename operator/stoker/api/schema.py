@@ -1,0 +1,217 @@
+"""The CustomResourceDefinition, made of the models.
+
+Pydantic's JSON schema is not what the API server takes: it wants a *structural* schema, with every reference
+written out, one type per node and no keyword beyond its own. The rules of the conversion:
+
+- `$ref` is replaced by what it points to; a field's own text and default win over those of the type;
+- `anyOf: [T, null]` is T: an optional field is absent, never null;
+- `title` goes, and so do defaults that say nothing (null, an empty list or map);
+- the default of an object is `{}`: the API server fills in the defaults within it;
+- a keyword that the API server would refuse is an error here, not a surprise on a cluster.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from stoker.api import conditions, meta, reference
+from stoker.api.fields import LIST_MAP_KEYS, LIST_TYPE, RULES, ApiModel, JSONSchema, Rule
+from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_KEYWORDS: Final = (
+    # In the order in which they are written.
+    *("description", "type", "format", "enum", "default", "minimum", "maximum", "minLength", "maxLength"),
+    *(
+        "minItems",
+        "maxItems",
+        "maxProperties",
+        LIST_TYPE,
+        LIST_MAP_KEYS,
+        "x-kubernetes-preserve-unknown-fields",
+    ),
+    *("required", "properties", "additionalProperties", "items", RULES),
+)
+_INT32_MAX: Final = 2**31 - 1
+
+_NAME_RULE: Final = Rule(
+    f"self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+    f" && self.metadata.name.size() <= {meta.MAX_NAME_LENGTH}",
+    "metadata.name is the name of a Service and the start of pod names, behind which a revision and a number"
+    " have to fit: write a lower-case letter and then lower-case letters, digits and '-', at most"
+    f" {meta.MAX_NAME_LENGTH} characters in all",
+)
+_COLUMNS: Final = (
+    ("Model", "string", ".spec.model.uri", "Where the weights come from", 0),
+    ("Engine", "string", ".spec.engine.type", "The inference engine", 0),
+    ("Ready", "string", ".status.ready", "Serving and wanted replicas", 0),
+    ("Desired", "integer", ".status.desiredReplicas", "Replicas that the traffic asks for", 0),
+    ("Tokens/s", "integer", ".status.tokensPerSecond", "Tokens that the fleet generates per second", 0),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready, or not", 0),
+    ("Age", "date", ".metadata.creationTimestamp", "Time since it was created", 0),
+    ("Accelerator", "string", ".status.accelerator", "The type of GPU in use", 1),
+    ("Min", "integer", ".spec.scaling.minReplicas", "Never fewer replicas", 1),
+    ("Max", "integer", ".spec.scaling.maxReplicas", "Never more replicas", 1),
+    ("Capacity", "integer", ".status.capacity[0].tokensPerSecond", "Tokens per second of one replica", 1),
+)
+
+
+def structural(model: type[ApiModel]) -> JSONSchema:
+    """Return the structural schema of a model.
+
+    Raises: ValueError: when the model uses what the API server does not take; the message has the path and
+    the keyword.
+    """
+    source = model.model_json_schema()
+    return _convert(source, source.get("$defs", {}), model.__name__)
+
+
+def _convert(node: JSONSchema, defs: dict[str, JSONSchema], path: str) -> JSONSchema:
+    node = _merged(node, defs)
+    unknown = node.keys() - set(_KEYWORDS)
+    if unknown:
+        raise ValueError(
+            f"{path}: {', '.join(sorted(unknown))}: not part of a structural schema; use another type"
+        )
+    if "description" in node:
+        node["description"] = " ".join(node["description"].split())
+    if node.get("type") in {"integer", "number"}:
+        node["format"] = _number_format(node)
+    if "properties" in node:
+        node["properties"] = {
+            name: _convert(child, defs, f"{path}.{name}") for name, child in node["properties"].items()
+        }
+    for inner in ("items", "additionalProperties"):
+        if isinstance(node.get(inner), dict):
+            node[inner] = _convert(node[inner], defs, f"{path}[]")
+    return {keyword: node[keyword] for keyword in _KEYWORDS if keyword in node}
+
+
+def _merged(node: JSONSchema, defs: dict[str, JSONSchema]) -> JSONSchema:
+    """Return one flat node: references and optional types written out, and what says nothing left out."""
+    node = dict(node)
+    for keyword in ("title", "$defs"):
+        node.pop(keyword, None)
+    if "anyOf" in node:
+        (kind,) = (option for option in node.pop("anyOf") if option != {"type": "null"})
+        node = _merged(kind, defs) | node
+    if "$ref" in node:
+        node = _merged(defs[node.pop("$ref").removeprefix("#/$defs/")], defs) | node
+    if "default" in node:
+        default = _default(node)
+        node |= {"default": default}
+        if default is None:
+            del node["default"]
+    if node.get("additionalProperties") is True:
+        del node["additionalProperties"]
+    return node
+
+
+def _default(node: JSONSchema) -> Any:  # noqa: ANN401 - a JSON value
+    """Return the default to write, or None for none."""
+    default = node["default"]
+    if node.get("type") == "object" and "properties" in node and default is not None:
+        return {}
+    if default in (None, [], {}):
+        return None
+    return [_without_empty(item) for item in default] if isinstance(default, list) else default
+
+
+def _without_empty(item: Any) -> Any:  # noqa: ANN401 - a JSON value
+    if not isinstance(item, dict):
+        return item
+    return {name: value for name, value in item.items() if value not in (None, [], {})}
+
+
+def _number_format(node: JSONSchema) -> str:
+    if node["type"] == "number":
+        return "double"
+    return "int32" if node.get("maximum", _INT32_MAX + 1) <= _INT32_MAX else "int64"
+
+
+def _root() -> JSONSchema:
+    return {
+        "description": "A fleet of engines that serve one model, kept at the size that its traffic needs.",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"description": f"Version of this schema: {meta.API_VERSION}.", "type": "string"},
+            "kind": {"description": f"Always {meta.KIND}.", "type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural(ModelDeploymentSpec),
+            "status": structural(ModelDeploymentStatus),
+        },
+        RULES: [_NAME_RULE.schema()],
+    }
+
+
+def _column(name: str, kind: str, path: str, description: str, priority: int) -> dict[str, Any]:
+    return {"name": name, "type": kind, "jsonPath": path, "description": description, "priority": priority}
+
+
+def crd() -> dict[str, Any]:
+    """Return the CustomResourceDefinition."""
+    version = {
+        "name": meta.VERSION,
+        "served": True,
+        "storage": True,
+        "additionalPrinterColumns": [_column(*column) for column in _COLUMNS],
+        "subresources": {
+            "status": {},
+            "scale": {
+                "specReplicasPath": ".spec.replicas",
+                "statusReplicasPath": ".status.replicas",
+                "labelSelectorPath": ".status.selector",
+            },
+        },
+        "schema": {"openAPIV3Schema": _root()},
+    }
+    names = {
+        "kind": meta.KIND,
+        "listKind": meta.LIST_KIND,
+        "plural": meta.PLURAL,
+        "singular": meta.SINGULAR,
+        "shortNames": [meta.SHORT_NAME],
+        "categories": [meta.CATEGORY],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": meta.CRD_NAME},
+        "spec": {"group": meta.GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Indents lists as Kubernetes' own files do not need, and repeats values instead of using anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 - the signature is yaml's
+        return True
+
+
+def crd_yaml() -> str:
+    """Return the CRD as it is checked in."""
+    text = yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return f"# Made by `stoker generate` from operator/stoker/api; do not edit.\n{text}"
+
+
+def reference_markdown() -> str:
+    """Return `docs/reference/api.md`."""
+    return reference.render(_root())
+
+
+def write(directory: Path) -> None:
+    """Write the CRD and the reference pages below the project's `directory`."""
+    files = {
+        f"crds/{meta.GROUP}_{meta.PLURAL}.yaml": crd_yaml(),
+        "docs/reference/api.md": reference_markdown(),
+        "docs/reference/conditions.md": conditions.reference_markdown(),
+    }
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
