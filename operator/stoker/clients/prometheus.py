@@ -1,0 +1,354 @@
+"""Prometheus: instant queries, many at once under one deadline.
+
+Rules of this module:
+
+* An answer is a value, never an exception: ``Samples`` or ``Failed`` with the reason in words.
+* The event loop never waits for a socket: ``prometheus-api-client`` is synchronous, so it runs in a small
+  pool of threads, one connection each (a ``requests.Session`` is not promised to be safe across threads).
+* Nothing is unbounded: not the time (``PrometheusConnect`` waits for ever unless told), not the body, not
+  the retries (its default of three holds a thread for five times the time-out), not the redirects (none).
+* NaN and ±Inf are values that Prometheus may give; they are passed on as such; what they mean is decided
+  elsewhere.
+
+Source of the format: https://prometheus.io/docs/prometheus/latest/querying/api/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import requests
+from prometheus_api_client import PrometheusConnect
+from requests.auth import AuthBase, HTTPBasicAuth
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry
+
+from stoker.clients import user_agent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+CONNECT_SECONDS = 2.0
+"""For the connect alone: a Prometheus that is up accepts at once, and the read needs the rest of the time."""
+CHUNK = 64 * 1024
+MAX_WHY = 300
+"""Characters of a server's words that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series of an instant vector."""
+
+    labels: Mapping[str, str]
+    value: float
+    """May be NaN or ±inf."""
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """An answer. With ``warnings`` it may be partial: a series that is absent proves nothing."""
+
+    samples: tuple[Sample, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No answer, and why, in words for a status message."""
+
+    why: str
+    unreachable: bool
+    """Nothing that speaks Prometheus's API answered, so that any other query would have failed too."""
+
+
+Answer = Samples | Failed
+
+OnQuery = Callable[[str, str, float], None]
+"""(name of the query, ``ok`` | ``partial`` | ``failed`` | ``unreachable``, seconds), for metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to get in: at most one of basic auth and bearer token."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with each query, for example a tenant's ``X-Scope-OrgID``."""
+    basic: tuple[str, str] | None = field(default=None, repr=False)
+    """User name and password."""
+    bearer_file: Path | None = None
+    """Read for each query, because such tokens are rotated."""
+    ca_file: Path | None = None
+    """Certificates to trust instead of the usual ones."""
+    verify: bool = True
+    """False accepts any certificate."""
+
+
+class Prometheus:
+    """Instant queries to one Prometheus; ``async with Prometheus(url) as prometheus: …``.
+
+    Args:
+        url: base address, with a path prefix if there is one.
+        access: headers, credentials and certificates.
+        timeout: seconds for all of ``query_all``.
+        threads: queries in flight at a time.
+        max_bytes: longest accepted body, decompressed.
+        on_query: called for each query, for metrics.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        access: Access | None = None,
+        timeout: float = 8.0,
+        threads: int = 4,
+        max_bytes: int = 64 * 1024 * 1024,
+        on_query: OnQuery | None = None,
+    ) -> None:
+        self._url = url.rstrip("/")  # PrometheusConnect would ask for //api/v1/query
+        self._access = access or Access()
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        self._on_query = on_query
+        self._local = threading.local()
+        self._connections: list[_Connection] = []
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prometheus")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Threads that wait for an answer end by their own deadline; nobody waits for them here.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for connection in self._connections:
+            connection.close()
+
+    async def query_all(self, queries: Mapping[str, str], at: float | None = None) -> Mapping[str, Answer]:
+        """Ask all queries at once.
+
+        Args:
+            queries: PromQL by a name of the caller's choice.
+            at: evaluation time (Unix s); None is the server's now.
+
+        Returns:
+            An answer for each name.
+        """
+        if not queries:
+            return {}
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        running = {
+            name: loop.run_in_executor(self._pool, self._ask, name, query, at, started + self._timeout)
+            for name, query in queries.items()
+        }
+        done, late = await asyncio.wait(running.values(), timeout=self._timeout)
+        for future in late:
+            future.cancel()
+        return {
+            name: future.result() if future in done else self._late(name) for name, future in running.items()
+        }
+
+    def _late(self, name: str) -> Failed:
+        failed = Failed(f"no answer from {self._url} within {self._timeout:g} s", unreachable=True)
+        self._note(name, failed, self._timeout)
+        return failed
+
+    def _ask(self, name: str, query: str, at: float | None, deadline: float) -> Answer:
+        """Runs in a thread of the pool; raises nothing."""
+        started = time.monotonic()
+        answer = self._answer(query, at, deadline)
+        if time.monotonic() < deadline:  # after it, query_all has counted the query as late
+            self._note(name, answer, time.monotonic() - started)
+        return answer
+
+    def _answer(self, query: str, at: float | None, deadline: float) -> Answer:
+        try:
+            status, body = self._connection().instant(query, at, deadline)
+        except _Refused as refused:
+            return Failed(f"{self._url}: {refused}", unreachable=refused.unreachable)
+        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+            return Failed(f"{self._url} cannot be asked: {_short(_root(error))}", unreachable=True)
+        return read(status, body)
+
+    def _connection(self) -> _Connection:
+        """The connection of this thread."""
+        connection: _Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = _Connection(self._url, self._access, self._max_bytes)
+            self._connections.append(connection)
+        return connection
+
+    def _note(self, name: str, answer: Answer, seconds: float) -> None:
+        if self._on_query is not None:
+            self._on_query(name, _outcome(answer), seconds)
+
+
+def _outcome(answer: Answer) -> str:
+    if isinstance(answer, Failed):
+        return "unreachable" if answer.unreachable else "failed"
+    return "partial" if answer.warnings else "ok"
+
+
+# --- The wire ------------------------------------------------------------------------------------
+
+
+class _Refused(Exception):  # noqa: N818 - never leaves this module
+    """An answer that is not read at all."""
+
+    def __init__(self, why: str, *, unreachable: bool) -> None:
+        super().__init__(why)
+        self.unreachable = unreachable
+
+
+class _Bearer(AuthBase):
+    """As an ``auth`` object, because requests lets a .netrc overrule a plain Authorization header."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        try:
+            token = self._file.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise _Refused(f"the bearer token file cannot be read: {error}", unreachable=True) from error
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+
+class _Connection(PrometheusConnect):  # type: ignore[misc]  # the library is not typed
+    """The library's session, adapter and authentication, with a query of our own on top.
+
+    ``PrometheusConnect.custom_query`` (0.7.2, prometheus_connect.py) returns ``data.result`` alone, so that
+    the ``warnings`` which mark partial data are lost, and puts the query into the URL even with
+    ``method="POST"``, so that a proxy refuses a long one. It also reads a body of any length and follows
+    redirects. Those four are decided in the one call that ``instant`` replaces; the rest of the library is
+    used as it stands.
+    """
+
+    def __init__(self, url: str, access: Access, max_bytes: int) -> None:
+        session = requests.Session()
+        session.verify = str(access.ca_file) if access.ca_file and access.verify else access.verify
+        super().__init__(
+            url,
+            headers={**access.headers, "User-Agent": user_agent(), "Accept": "application/json"},
+            auth=_auth(access),
+            retry=Retry(0),
+            session=session,
+        )
+        self._max_bytes = max_bytes
+
+    def instant(self, query: str, at: float | None, deadline: float) -> tuple[int, bytes]:
+        """(HTTP status, body) of one instant query, sent as a form, over by ``deadline`` (monotonic s)."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise _Refused("not asked: all connections were busy until the deadline", unreachable=True)
+        form = {"query": query, "timeout": f"{left:.3f}"} | ({} if at is None else {"time": f"{at:.3f}"})
+        with self._session.post(
+            f"{self.url}/api/v1/query",
+            data=form,
+            headers=self.headers,
+            auth=self.auth,
+            verify=self._session.verify,
+            timeout=(min(CONNECT_SECONDS, left), left),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            if response.is_redirect:
+                where = response.headers.get("Location", "")[:MAX_WHY]
+                raise _Refused(f"redirects to {where!r}: configure the final address", unreachable=True)
+            return response.status_code, self._read(response, deadline)
+
+    def _read(self, response: requests.Response, deadline: float) -> bytes:
+        """The body. ``read1`` returns what has come, so that a server that drips cannot hold the thread."""
+        body = bytearray()
+        while chunk := response.raw.read1(CHUNK, decode_content=True):
+            body += chunk
+            if len(body) > self._max_bytes:
+                limit = self._max_bytes / 1024 / 1024
+                raise _Refused(f"the answer is longer than {limit:g} MiB", unreachable=False)
+            if time.monotonic() > deadline:
+                raise _Refused("the answer was not complete in time", unreachable=True)
+        return bytes(body)
+
+
+def _auth(access: Access) -> AuthBase | None:
+    if access.bearer_file is not None:
+        return _Bearer(access.bearer_file)
+    return HTTPBasicAuth(*access.basic) if access.basic else None
+
+
+# --- Reading an answer ---------------------------------------------------------------------------
+
+
+def read(status: int, body: bytes) -> Answer:
+    """The samples of a response, or why there are none. Sans I/O; raises nothing."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return Failed(f"HTTP {status} with a body that is no JSON: {_short(body[:80])}", unreachable=True)
+    if not isinstance(answer, dict) or answer.get("status") not in {"success", "error"}:
+        return Failed(f"HTTP {status} with JSON that is not Prometheus's", unreachable=True)
+    if answer["status"] == "error" or status != 200:
+        kind, message = answer.get("errorType", "error"), answer.get("error", "")
+        return Failed(f"HTTP {status}, {_short(f'{kind}: {message}')}", unreachable=status in {401, 403})
+    try:
+        return Samples(_vector(answer.get("data")), _warnings(answer.get("warnings")))
+    except (ValueError, OverflowError) as error:
+        return Failed(f"malformed answer: {_short(error)}", unreachable=False)
+
+
+def _vector(data: Any) -> tuple[Sample, ...]:  # noqa: ANN401 - decoded JSON of a stranger
+    if not isinstance(data, dict):
+        raise ValueError("no data")  # noqa: TRY004 - every defect of the answer is a ValueError here
+    kind, result = data.get("resultType"), data.get("result")
+    if kind != "vector" or not isinstance(result, list):
+        raise ValueError(f"resultType {kind!r} where an instant vector was expected")
+    return tuple(_sample(raw) for raw in result)
+
+
+def _sample(raw: Any) -> Sample:  # noqa: ANN401 - decoded JSON of a stranger
+    match raw:
+        case {"metric": dict(labels), "value": [int() | float() as at, str(value)]}:
+            pass
+        case {"histogram": _}:
+            raise ValueError("a native histogram where a number was expected")
+        case _:
+            raise ValueError(f"no sample: {raw!r}")
+    if not all(isinstance(label, str) for label in labels.values()):
+        raise ValueError(f"labels that are no text: {labels!r}")
+    if not math.isfinite(at):
+        raise ValueError(f"a sample without a time: {raw!r}")
+    return Sample(labels, float(value), float(at))
+
+
+def _warnings(raw: Any) -> tuple[str, ...]:  # noqa: ANN401 - decoded JSON of a stranger
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        return (_short(raw),)
+    return tuple(_short(warning) for warning in raw)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The innermost cause: requests wraps 'connection refused' three times."""
+    reason = getattr(error, "reason", None) or next(iter(error.args), None)
+    return _root(reason) if isinstance(reason, BaseException) else error
+
+
+def _short(what: object) -> str:
+    text = what.decode(errors="replace") if isinstance(what, bytes) else str(what)
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_WHY else f"{text[: MAX_WHY - 1]}…"
