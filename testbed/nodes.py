@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from testbed.plane import Plane, PlaneError
+from testbed.access import Access, PlaneError
 
 READY_SECONDS = 60.0
 _CONNECTIONS = 8
@@ -120,7 +120,7 @@ def _node_info() -> dict[str, str]:
 
 
 def create_nodes(
-    plane: Plane,
+    plane: Access,
     count: int,
     *,
     gpu: Gpu = H100,
@@ -142,18 +142,18 @@ def create_nodes(
     return names
 
 
-def remove_nodes(plane: Plane, names: Iterable[str]) -> None:
+def remove_nodes(plane: Access, names: Iterable[str]) -> None:
     """Delete nodes, as when machines are given back; garbage collection then deletes their pods."""
     _in_parallel(plane, list(names), _delete)
 
 
-def cordon(plane: Plane, name: str, *, on: bool = True) -> None:
+def cordon(plane: Access, name: str, *, on: bool = True) -> None:
     """Make a node unschedulable, or schedulable again."""
     with plane.client() as client:
         _accepted(_patch(client, name, {"spec": {"unschedulable": on or None}}))
 
 
-def wait_ready(plane: Plane, names: Sequence[str]) -> None:
+def wait_ready(plane: Access, names: Sequence[str]) -> None:
     """Wait until every node of `names` is Ready and free of the not-ready taint.
 
     Raises:
@@ -180,7 +180,7 @@ def _is_ready(node: dict[str, Any]) -> bool:
 
 
 def _in_parallel(
-    plane: Plane, items: Sequence[Item], act: Callable[[httpx.Client, Item], httpx.Response]
+    plane: Access, items: Sequence[Item], act: Callable[[httpx.Client, Item], httpx.Response]
 ) -> None:
     """Do `act` to every item over a few connections at a time, one client each."""
 

@@ -15,7 +15,6 @@ import secrets
 import shutil
 import signal
 import ssl
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,35 +23,46 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from testbed import components
+from testbed.access import Access, PlaneError, kubeconfig_text, write_private
 from testbed.addresses import PodRange, claim_pod_range, free_ports
 from testbed.binaries import PLANE_PROGRAMS, cache_directory, ensure_all
 from testbed.components import Layout, PlaneOptions
 from testbed.processes import Process, ProcessError
 
 READY_SECONDS = 90.0
-TOKEN_SECONDS = 24 * 3600
 _DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
 
 
-class PlaneError(Exception):
-    """The control plane could not be started or used; the message says which program failed and how."""
+class Plane(Access):
+    """A running control plane. Create it with `Plane.start`; see `Access` for what a client does with it."""
 
-
-class Plane:
-    """A running control plane. Create it with `Plane.start`."""
-
-    def __init__(self, layout: Layout, options: PlaneOptions, pods: PodRange, *, temporary: bool) -> None:
-        self.layout = layout
-        self.options = options
-        self.admin_token = secrets.token_urlsafe(24)
+    def __init__(
+        self,
+        layout: Layout,
+        options: PlaneOptions,
+        pods: PodRange,
+        programs: dict[str, Path],
+        *,
+        temporary: bool,
+    ) -> None:
+        super().__init__(
+            directory=layout.directory,
+            url=layout.url,
+            ca=layout.ca,
+            kubeconfig=layout.kubeconfig,
+            admin_token=secrets.token_urlsafe(24),
+            pod_cidr=str(layout.pod_cidr),
+            kubectl_path=programs["kubectl"],
+        )
+        self._layout = layout
+        self._options = options
         self._pods = pods
+        self._programs = programs
         self._temporary = temporary
-        self._programs: dict[str, Path] = {}
         self._processes: dict[str, Process] = {}
 
     @classmethod
@@ -81,8 +91,7 @@ class Plane:
         where = directory or _own_directory(pods)
         etcd, apiserver, kwok = free_ports(3)
         layout = Layout(where.resolve(), etcd, apiserver, kwok, pods.cidr)
-        plane = cls(layout, options or PlaneOptions(), pods, temporary=directory is None)
-        plane._programs = programs
+        plane = cls(layout, options or PlaneOptions(), pods, programs, temporary=directory is None)
         try:
             plane._start_all()
         except BaseException:
@@ -109,79 +118,7 @@ class Plane:
         self._processes.clear()
         self._pods.release()
         if self._temporary and not keep:
-            shutil.rmtree(self.layout.directory, ignore_errors=True)
-
-    # What a client needs
-
-    @property
-    def url(self) -> str:
-        """The API server's address, `https://127.0.0.1:…`; the same after a restart."""
-        return self.layout.url
-
-    @property
-    def ca(self) -> Path:
-        """The certificate to verify the API server with (PEM)."""
-        return self.layout.ca
-
-    @property
-    def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig file."""
-        return self.layout.kubeconfig
-
-    @property
-    def directory(self) -> Path:
-        """The plane's folder; logs are in `logs/`."""
-        return self.layout.directory
-
-    @property
-    def pod_cidr(self) -> str:
-        """The range of the pods' addresses, which no other plane on this machine uses."""
-        return str(self.layout.pod_cidr)
-
-    def client(self, token: str | None = None) -> httpx.Client:
-        """Return an HTTP client of the API, as the administrator or as the bearer of `token`."""
-        return httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token or self.admin_token}"},
-            verify=ssl.create_default_context(cafile=str(self.ca)),
-            timeout=30,
-        )
-
-    def kubectl(self, *arguments: str, input: str | None = None) -> str:  # noqa: A002 - subprocess calls it so
-        """Run kubectl as the administrator and return what it prints.
-
-        Raises:
-            PlaneError: kubectl failed; the message is what it said.
-        """
-        command = [str(self._programs["kubectl"]), f"--kubeconfig={self.kubeconfig}", *arguments]
-        result = subprocess.run(command, input=input, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            raise PlaneError(f"kubectl {' '.join(arguments)}: {result.stderr.strip()}")
-        return result.stdout
-
-    def service_account_token(self, namespace: str, name: str) -> str:
-        """Return a token of a ServiceAccount, valid for a day (TokenRequest API).
-
-        Raises:
-            PlaneError: there is no such ServiceAccount, or the API server refuses.
-        """
-        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
-        request = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"expirationSeconds": TOKEN_SECONDS},
-        }
-        with self.client() as client:
-            answer = client.post(path, json=request)
-        if answer.status_code != httpx.codes.CREATED:
-            raise PlaneError(f"no token for ServiceAccount {namespace}/{name}: {answer.text}")
-        return str(answer.json()["status"]["token"])
-
-    def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
-        """Write a kubeconfig that acts as a ServiceAccount, valid for a day, and return its path."""
-        path = self.layout.file(f"kubeconfig-{namespace}-{name}.yaml")
-        _write_private(path, self._kubeconfig_text(self.service_account_token(namespace, name), name))
-        return path
+            shutil.rmtree(self._layout.directory, ignore_errors=True)
 
     # Faults
 
@@ -208,19 +145,19 @@ class Plane:
             PlaneError: it was not ready within 90 s.
         """
         with _plane_errors():
-            self._launch("kube-apiserver", components.kube_apiserver(self.layout, self.options))
+            self._launch("kube-apiserver", components.kube_apiserver(self._layout, self._options))
             self._wait("kube-apiserver", self._answers("/readyz"), time.monotonic() + READY_SECONDS)
 
     # Starting
 
     def _start_all(self) -> None:
-        layout, options, deadline = self.layout, self.options, time.monotonic() + READY_SECONDS
+        layout, options, deadline = self._layout, self._options, time.monotonic() + READY_SECONDS
         self._write_files()
         with _plane_errors():
             self._launch("etcd", components.etcd(layout))
             self._launch("kube-apiserver", components.kube_apiserver(layout, options))
             self._wait("kube-apiserver", self._answers("/readyz"), deadline, also="etcd")
-            _write_private(self.kubeconfig, self._kubeconfig_text(self.admin_token, "admin"))
+            write_private(self.kubeconfig, kubeconfig_text(self.url, self.ca, self.admin_token, "admin"))
             self._launch("kube-controller-manager", components.kube_controller_manager(layout, options))
             self._launch("kube-scheduler", components.kube_scheduler(layout))
             self._launch("kwok", components.kwok(layout, options))
@@ -230,15 +167,15 @@ class Plane:
             self._wait("kube-scheduler", lambda: self._processes["kube-scheduler"].running, deadline)
 
     def _write_files(self) -> None:
-        layout = self.layout
+        layout = self._layout
         layout.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write_private(layout.file("tokens.csv"), f'{self.admin_token},admin,admin,"system:masters"\n')
-        _write_private(layout.file("service-accounts.key"), _new_key())
-        layout.file("scheduler.yaml").write_text(components.scheduler_configuration(layout, self.options))
+        write_private(layout.file("tokens.csv"), f'{self.admin_token},admin,admin,"system:masters"\n')
+        write_private(layout.file("service-accounts.key"), _new_key())
+        layout.file("scheduler.yaml").write_text(components.scheduler_configuration(layout, self._options))
 
     def _launch(self, name: str, arguments: list[str]) -> None:
         command = [str(self._programs[name]), *arguments]
-        log = self.layout.file("logs") / f"{name}.log"
+        log = self._layout.file("logs") / f"{name}.log"
         self._processes[name] = Process(name, command, log, keep=[self._pods.claim])
 
     def _wait(self, name: str, ready: Callable[[], bool], deadline: float, also: str | None = None) -> None:
@@ -264,24 +201,7 @@ class Plane:
         return ask
 
     def _kwok_is_ready(self) -> bool:
-        return _succeeds(f"http://127.0.0.1:{self.layout.kwok_port}/healthz")
-
-    def _kubeconfig_text(self, token: str, user: str) -> str:
-        return yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [
-                    {
-                        "name": "testbed",
-                        "cluster": {"server": self.url, "certificate-authority": str(self.ca)},
-                    }
-                ],
-                "users": [{"name": user, "user": {"token": token}}],
-                "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user}}],
-                "current-context": "testbed",
-            }
-        )
+        return _succeeds(f"http://127.0.0.1:{self._layout.kwok_port}/healthz")
 
 
 @contextmanager
@@ -303,11 +223,6 @@ def _own_directory(pods: PodRange) -> Path:
     directory = cache_directory() / "planes" / str(pods.cidr).replace("/", "-")
     shutil.rmtree(directory, ignore_errors=True)
     return directory
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
 
 
 def _new_key() -> str:
