@@ -35,6 +35,8 @@ JSONSchema: TypeAlias = dict[str, Any]
 
 RULES: Final = "x-kubernetes-validations"
 LIST_TYPE: Final = "x-kubernetes-list-type"
+RANGE: Final = "x-range"
+"""Bounds as `(low, high)` for the text of a field; they are no part of the CRD."""
 LIST_MAP_KEYS: Final = "x-kubernetes-list-map-keys"
 MAX_MESSAGE: Final = 1024
 """Longest message in status, in characters: more is noise in `kubectl describe`, and is cut."""
@@ -48,17 +50,15 @@ class Rule:
         rule: CEL over `self`; true when the value is fine.
         message: what is wrong and what to write instead.
         field: child that the message is about, as a CEL field path (`.minReplicas`); empty means `self`.
-        expression: whether `message` is itself CEL, so that it can show the values.
     """
 
     rule: str
     message: str
     field: str = ""
-    expression: bool = False
 
     def schema(self) -> JSONSchema:
         """Return the rule as an entry of `x-kubernetes-validations`."""
-        entry = {"rule": self.rule, "messageExpression" if self.expression else "message": self.message}
+        entry = {"rule": self.rule, "message": self.message}
         return entry | ({"fieldPath": self.field} if self.field else {})
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JSONSchema:
@@ -152,7 +152,8 @@ class Between:
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JSONSchema:
         # What is no duration at all is the other rule's to tell; here it would only be an evaluation error.
         inside = f"duration(self) >= duration('{self.low}') && duration(self) <= duration('{self.high}')"
-        return with_rule(handler(core), Rule(f"!{matches(Duration.REGEX)} || ({inside})", self.hint))
+        rule = Rule(f"!{matches(Duration.REGEX)} || ({inside})", self.hint)
+        return with_rule(handler(core), rule) | {RANGE: (self.low, self.high)}
 
     def _check(self, value: Duration) -> Duration:
         if not Duration(self.low).seconds <= value.seconds <= Duration(self.high).seconds:
@@ -197,7 +198,8 @@ class QuantityBetween:
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JSONSchema:
         compare = f"quantity(self).compareTo(quantity('{self.low}')) >= 0"
         compare += f" && quantity(self).compareTo(quantity('{self.high}')) <= 0"
-        return with_rule(handler(core), Rule(f"{matches(self.REGEX)} && {compare}", self.hint))
+        rule = Rule(f"{matches(self.REGEX)} && {compare}", self.hint)
+        return with_rule(handler(core), rule) | {RANGE: (self.low, self.high)}
 
     def _check(self, value: str) -> str:
         if not self.bytes(self.low) <= self.bytes(value) <= self.bytes(self.high):

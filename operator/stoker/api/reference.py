@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BOUNDS = (
-    ("minimum", "at least {}"),
-    ("maximum", "at most {}"),
     ("maxLength", "at most {} characters"),
     ("minItems", "at least {} entries"),
     ("maxItems", "at most {} entries"),
@@ -54,47 +52,34 @@ def _objects(path: str, node: JSONSchema) -> Iterator[tuple[str, JSONSchema]]:
 
 def _section(path: str, node: JSONSchema) -> list[str]:
     required = node.get("required", [])
-    lines = [
-        f"## {path}",
-        "",
-        node.get("description", ""),
-        "",
-        "| Field | Type | Default | Meaning |",
-        "|---|---|---|---|",
-    ]
+    lines = [f"## {path}", "", node.get("description", ""), "", "| Field | Type | Meaning |", "|---|---|---|"]
     lines += [_row(name, child, required=name in required) for name, child in node["properties"].items()]
     rules = _rules(node)
     return [*lines, "", "Rules:", "", *rules] if rules else lines
 
 
 def _rules(node: JSONSchema) -> list[str]:
-    return [
-        f"- {rule['message']}" if "message" in rule else f"- `{rule['rule']}`" for rule in node.get(RULES, [])
-    ]
+    rules = node.get(RULES, [])
+    return [f"- `{rule.get('fieldPath', '.')[1:] or 'all'}`: {rule['message']}" for rule in rules]
 
 
 def _row(name: str, node: JSONSchema, *, required: bool) -> str:
-    default = "required" if required else f"`{node['default']}`" if _is_scalar(node.get("default")) else ""
-    cells = (f"`{name}`", _type(node), default, _meaning(node))
+    cells = (f"`{name}`", _type(node) + (", required" if required else ""), _meaning(node))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, str | int | float)
 
 
 def _type(node: JSONSchema) -> str:
     if "enum" in node:
-        return ", ".join(f"`{value}`" for value in node["enum"])
+        return " or ".join(f"`{value}`" for value in node["enum"])
     if "items" in node:
-        return f"list of {node['items']['type']}"
+        return f"list of {node['items']['type']}s"
     if isinstance(node.get("additionalProperties"), dict):
-        return f"map of {node['additionalProperties']['type']}"
+        return f"map of {node['additionalProperties']['type']}s"
     return str(node["type"])
 
 
 def _meaning(node: JSONSchema) -> str:
-    bounds = ", ".join(text.format(node[keyword]) for keyword, text in _BOUNDS if keyword in node)
-    hints = "" if "properties" in node else "; ".join(rule["message"] for rule in node.get(RULES, []))
-    extra = "; ".join(part for part in (bounds, hints) if part)
-    return f"{node.get('description', '')} *{extra}.*" if extra else node.get("description", "")
+    bounds = [text.format(node[keyword]) for keyword, text in _BOUNDS if keyword in node]
+    hints = [] if "properties" in node else [rule["message"] for rule in node.get(RULES, [])]
+    extra = "; ".join([*bounds, *hints])
+    return f"{node['description']} *{extra[:1].upper()}{extra[1:]}.*" if extra else str(node["description"])

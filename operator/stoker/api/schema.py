@@ -5,8 +5,10 @@ written out, one type per node and no keyword beyond its own. The rules of the c
 
 - `$ref` is replaced by what it points to; a field's own text and default win over those of the type;
 - `anyOf: [T, null]` is T: an optional field is absent, never null;
+- the text of a field ends with its default and its bounds, for `kubectl explain` shows neither;
 - `title` goes, and so do defaults that say nothing (null, an empty list or map);
-- the default of an object is `{}`: the API server fills in the defaults within it;
+- the default of an object is written out, for the API server holds it against the rules before it fills it
+  in;
 - a keyword that the API server would refuse is an error here, not a surprise on a cluster.
 """
 
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from stoker.api import conditions, meta, reference
-from stoker.api.fields import LIST_MAP_KEYS, LIST_TYPE, RULES, ApiModel, JSONSchema, Rule
+from stoker.api.fields import LIST_MAP_KEYS, LIST_TYPE, RANGE, RULES, ApiModel, JSONSchema, Rule
 from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus
 
 if TYPE_CHECKING:
@@ -26,24 +28,24 @@ if TYPE_CHECKING:
 _KEYWORDS: Final = (
     # In the order in which they are written.
     *("description", "type", "format", "enum", "default", "minimum", "maximum", "minLength", "maxLength"),
+    *("minItems", "maxItems", "maxProperties", LIST_TYPE, LIST_MAP_KEYS),
     *(
-        "minItems",
-        "maxItems",
-        "maxProperties",
-        LIST_TYPE,
-        LIST_MAP_KEYS,
         "x-kubernetes-preserve-unknown-fields",
+        "required",
+        "properties",
+        "additionalProperties",
+        "items",
+        RULES,
     ),
-    *("required", "properties", "additionalProperties", "items", RULES),
 )
 _INT32_MAX: Final = 2**31 - 1
 
 _NAME_RULE: Final = Rule(
-    f"self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+    "self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')"
     f" && self.metadata.name.size() <= {meta.MAX_NAME_LENGTH}",
-    "metadata.name is the name of a Service and the start of pod names, behind which a revision and a number"
-    " have to fit: write a lower-case letter and then lower-case letters, digits and '-', at most"
-    f" {meta.MAX_NAME_LENGTH} characters in all",
+    "it names a Service and begins pod names, behind which a revision and a number have to fit: write a"
+    f" lower-case letter and then lower-case letters, digits and '-', at most {meta.MAX_NAME_LENGTH} characters",
+    ".metadata.name",
 )
 _COLUMNS: Final = (
     ("Model", "string", ".spec.model.uri", "Where the weights come from", 0),
@@ -72,13 +74,14 @@ def structural(model: type[ApiModel]) -> JSONSchema:
 
 def _convert(node: JSONSchema, defs: dict[str, JSONSchema], path: str) -> JSONSchema:
     node = _merged(node, defs)
+    limits = _limits(node)
     unknown = node.keys() - set(_KEYWORDS)
     if unknown:
         raise ValueError(
             f"{path}: {', '.join(sorted(unknown))}: not part of a structural schema; use another type"
         )
     if "description" in node:
-        node["description"] = " ".join(node["description"].split())
+        node["description"] = " ".join([*node["description"].split(), *limits])
     if node.get("type") in {"integer", "number"}:
         node["format"] = _number_format(node)
     if "properties" in node:
@@ -111,20 +114,30 @@ def _merged(node: JSONSchema, defs: dict[str, JSONSchema]) -> JSONSchema:
     return node
 
 
-def _default(node: JSONSchema) -> Any:  # noqa: ANN401 - a JSON value
+def _default(node: JSONSchema) -> Any:
     """Return the default to write, or None for none."""
-    default = node["default"]
-    if node.get("type") == "object" and "properties" in node and default is not None:
-        return {}
-    if default in (None, [], {}):
-        return None
-    return [_without_empty(item) for item in default] if isinstance(default, list) else default
+    default = _without_empty(node["default"])
+    is_model = "properties" in node and default == {}
+    return None if default in (None, [], {}) and not is_model else default
 
 
-def _without_empty(item: Any) -> Any:  # noqa: ANN401 - a JSON value
-    if not isinstance(item, dict):
-        return item
-    return {name: value for name, value in item.items() if value not in (None, [], {})}
+def _without_empty(value: Any) -> Any:
+    """Return the value without the entries of objects, at any depth, that say nothing."""
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {name: _without_empty(item) for name, item in value.items()}
+    return {name: item for name, item in kept.items() if item not in (None, [], {})}
+
+
+def _limits(node: JSONSchema) -> list[str]:
+    """Return sentences for the text of a field, for `kubectl explain` shows neither defaults nor bounds."""
+    default = node.get("default")
+    text = [f"Default: {str(default).lower() if isinstance(default, bool) else default}."]
+    low, high = node.pop(RANGE, (node.get("minimum"), node.get("maximum")))
+    limits = text if isinstance(default, str | int | float) else []
+    return [*limits, f"From {low} to {high}."] if None not in (low, high) else limits
 
 
 def _number_format(node: JSONSchema) -> str:
@@ -141,7 +154,7 @@ def _root() -> JSONSchema:
         "properties": {
             "apiVersion": {"description": f"Version of this schema: {meta.API_VERSION}.", "type": "string"},
             "kind": {"description": f"Always {meta.KIND}.", "type": "string"},
-            "metadata": {"type": "object"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": structural(ModelDeploymentSpec),
             "status": structural(ModelDeploymentStatus),
         },
@@ -189,7 +202,7 @@ def crd() -> dict[str, Any]:
 class _Dumper(yaml.SafeDumper):
     """Indents lists as Kubernetes' own files do not need, and repeats values instead of using anchors."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 - the signature is yaml's
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is yaml's
         return True
 
 

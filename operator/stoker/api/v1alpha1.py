@@ -154,10 +154,8 @@ class Scaling(ApiModel):
     rules: ClassVar = (
         Rule(
             "self.minReplicas <= self.maxReplicas",
-            "'minReplicas is ' + string(self.minReplicas) + ' and maxReplicas ' + string(self.maxReplicas)"
-            " + ': lower minReplicas or raise maxReplicas'",
+            "minReplicas is greater than maxReplicas: lower minReplicas or raise maxReplicas",
             ".minReplicas",
-            expression=True,
         ),
     )
 
@@ -184,7 +182,8 @@ class ModelDeploymentSpec(ApiModel):
     """A fixed number of replicas, for a hand or another autoscaler to set through `/scale`. Not together with
     `scaling`. Unset, with `scaling` unset too: 1."""
     scaling: Scaling | None = None
-    """Lets the number of replicas follow the traffic. Unset: `replicas` is the number."""
+    """Lets the number of replicas follow the traffic: within bounds, as many as it takes to keep every
+    target. `status.scaling` explains each change. Unset: `replicas` is the number."""
     drain: Drain = Drain()
     """How a replica leaves."""
     storage: Storage = Storage()

@@ -1,0 +1,95 @@
+"""From what the API server sent to a spec that can be acted on, or to the list of what is wrong with it.
+
+The API server has refused most bad objects before they get here. What is left: objects that were stored under
+an older schema, and what a schema cannot say about `template.spec`, which takes any field of a pod. The
+operator turns these errors into `Accepted=False/InvalidSpec`, and leaves the replicas of such an object as
+they are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pydantic import ValidationError
+
+from stoker.api.v1alpha1 import ModelDeploymentSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_REFUSED: Final = {
+    "nodeName": "would bypass the scheduler: remove it, or set accelerators[].nodeSelector",
+    "hostNetwork": "would share the host's network: remove it",
+    "hostPID": "would share the host's processes: remove it",
+    "hostIPC": "would share the host's memory: remove it",
+}
+_NAMED_LISTS: Final = ("containers", "initContainers", "ephemeralContainers", "volumes", "imagePullSecrets")
+
+
+class FieldError(NamedTuple):
+    """What is wrong with one field: its path, such as `spec.template.spec.volumes[0]`, and what to do."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class InvalidSpecError(ValueError):
+    """The spec cannot be acted on; `errors` says why, field by field."""
+
+    def __init__(self, errors: tuple[FieldError, ...]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = errors
+
+
+def parse_spec(raw: Mapping[str, Any]) -> ModelDeploymentSpec:
+    """Return the spec in `raw`, the value of `spec` as the API server sent it.
+
+    Raises:
+        InvalidSpecError: it has the wrong shape, breaks a bound, or asks for what `validate` refuses.
+    """
+    try:
+        spec = ModelDeploymentSpec.model_validate(raw)
+    except ValidationError as error:
+        raise InvalidSpecError(tuple(_field_errors(error))) from error
+    if errors := validate(spec):
+        raise InvalidSpecError(errors)
+    return spec
+
+
+def validate(spec: ModelDeploymentSpec) -> tuple[FieldError, ...]:
+    """Return what is wrong with `template.spec`: fields that must not be set, or cannot be merged."""
+    return (*_refused(spec.template.spec), *_unmergeable(spec.template.spec))
+
+
+def _refused(pod_spec: Mapping[str, Any]) -> Iterator[FieldError]:
+    for field, why in _REFUSED.items():
+        if pod_spec.get(field):
+            yield FieldError(f"spec.template.spec.{field}", why)
+
+
+def _unmergeable(pod_spec: Mapping[str, Any]) -> Iterator[FieldError]:
+    """Yield the lists that are merged by name and have no names to merge by."""
+    for field in _NAMED_LISTS:
+        path = f"spec.template.spec.{field}"
+        entries = pod_spec.get(field, [])
+        if not isinstance(entries, list):
+            yield FieldError(path, "is not a list: write a list of objects, each with a name")
+            continue
+        for place, entry in enumerate(entries):
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                yield FieldError(
+                    f"{path}[{place}]", "has no name: entries are merged by name, so give it one"
+                )
+
+
+def _field_errors(error: ValidationError) -> Iterator[FieldError]:
+    for detail in error.errors(include_url=False):
+        yield FieldError(_path(detail["loc"]), detail["msg"].removeprefix("Value error, "))
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Return a location within the spec as kubectl writes it: `spec.engine.env[0].name`."""
+    return "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
