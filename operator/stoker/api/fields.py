@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
-from typing import Annotated, Any, ClassVar, Final, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -234,6 +234,16 @@ Timestamp = Annotated[
     datetime, AfterValidator(_utc), PlainSerializer(_rfc3339, return_type=str, when_used="always")
 ]
 Message = Annotated[str, BeforeValidator(_cut), Field(max_length=MAX_MESSAGE)]
+
+
+class FieldError(NamedTuple):
+    """What is wrong with one field: its path, such as `spec.template.spec.volumes[0]`, and what to do."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
 
 
 class ApiModel(BaseModel):

@@ -44,7 +44,7 @@ _NAME_RULE: Final = Rule(
     "self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')"
     f" && self.metadata.name.size() <= {meta.MAX_NAME_LENGTH}",
     "it names a Service and begins pod names, behind which a revision and a number have to fit: write a"
-    f" lower-case letter and then lower-case letters, digits and '-', at most {meta.MAX_NAME_LENGTH} characters",
+    f" lower-case letter, then lower-case letters, digits and '-', at most {meta.MAX_NAME_LENGTH} characters",
     ".metadata.name",
 )
 _COLUMNS: Final = (

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
-from stoker.api.fields import ApiModel, Between, Duration, Rule
+from stoker.api.fields import ApiModel, Between, Duration, FieldError, Rule
 from stoker.api.scalars import Rate, map_by
 from stoker.api.status import (
     CapacitySource,
@@ -62,6 +62,7 @@ __all__ = [
     "EngineType",
     "EnvVar",
     "EnvVarSource",
+    "FieldError",
     "FieldSelector",
     "Freshness",
     "KeySelector",

@@ -8,11 +8,11 @@ they are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
-from stoker.api.v1alpha1 import ModelDeploymentSpec
+from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,16 +24,6 @@ _REFUSED: Final = {
     "hostIPC": "would share the host's memory: remove it",
 }
 _NAMED_LISTS: Final = ("containers", "initContainers", "ephemeralContainers", "volumes", "imagePullSecrets")
-
-
-class FieldError(NamedTuple):
-    """What is wrong with one field: its path, such as `spec.template.spec.volumes[0]`, and what to do."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
 
 
 class InvalidSpecError(ValueError):
