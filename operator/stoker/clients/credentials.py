@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 
 from stoker.clients.errors import ClientError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 

@@ -17,16 +17,14 @@ import ipaddress
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from stoker.clients import user_agent
 from stoker.core.observed import Fresh, Missing, Reading
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 K = TypeVar("K", bound=Hashable)
 

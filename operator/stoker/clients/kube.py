@@ -17,9 +17,11 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import urlencode
 
 import aiohttp
@@ -30,11 +32,6 @@ from stoker.api import meta
 from stoker.clients import credentials, paths, user_agent
 from stoker.clients.errors import Call, Conflict, Expired, NotFound, Transient, classify
 from stoker.clients.rate import Pace
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-    from types import TracebackType
 
 Object = dict[str, Any]
 """One object of the API server, as decoded JSON."""

@@ -6,15 +6,12 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-ur
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from stoker.api import meta
 from stoker.clients.errors import Call
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import requests
 from prometheus_api_client import PrometheusConnect
@@ -32,10 +34,6 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from stoker.clients import user_agent
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import TracebackType
 
 CONNECT_SECONDS = 2.0
 """For the connect alone: a Prometheus that is up accepts at once, and the read needs the rest of the time."""
@@ -310,7 +308,7 @@ def read(status: int, body: bytes) -> Answer:
         return Failed(f"malformed answer: {_short(error)}", unreachable=False)
 
 
-def _vector(data: Any) -> tuple[Sample, ...]:  # noqa: ANN401 - decoded JSON of a stranger
+def _vector(data: Any) -> tuple[Sample, ...]:
     if not isinstance(data, dict):
         raise ValueError("no data")  # noqa: TRY004 - every defect of the answer is a ValueError here
     kind, result = data.get("resultType"), data.get("result")
@@ -319,7 +317,7 @@ def _vector(data: Any) -> tuple[Sample, ...]:  # noqa: ANN401 - decoded JSON of 
     return tuple(_sample(raw) for raw in result)
 
 
-def _sample(raw: Any) -> Sample:  # noqa: ANN401 - decoded JSON of a stranger
+def _sample(raw: Any) -> Sample:
     match raw:
         case {"metric": dict(labels), "value": [int() | float() as at, str(value)]}:
             pass
@@ -334,7 +332,7 @@ def _sample(raw: Any) -> Sample:  # noqa: ANN401 - decoded JSON of a stranger
     return Sample(labels, float(value), float(at))
 
 
-def _warnings(raw: Any) -> tuple[str, ...]:  # noqa: ANN401 - decoded JSON of a stranger
+def _warnings(raw: Any) -> tuple[str, ...]:
     if raw is None:
         return ()
     if not isinstance(raw, list):
