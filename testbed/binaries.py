@@ -40,8 +40,9 @@ class BuildError(Exception):
 class Family:
     """Programs that share one Go module.
 
-    `{version}`, `{major}` and `{minor}` in `stamps` are those of the required module; each stamp is a
-    `package.variable=value` for the linker, so that the programs report the version that they are.
+    Each stamp is a `package.variable=value` for the linker, so that the programs report the version that they
+    are. `{version}`, `{major}` and `{minor}` in it are those of the required module; `{release}` is what
+    Prometheus makes of its own: the module v0.316.0 is the release 3.16.0.
     """
 
     name: str
@@ -70,7 +71,11 @@ _ETCD = Family("etcd", "go.etcd.io/etcd/server/v3")
 _KUBERNETES = Family("kubernetes", "k8s.io/kubernetes", _kubernetes_stamps())
 _KWOK = Family("kwok", "sigs.k8s.io/kwok")
 _PROMETHEUS = Family(
-    "prometheus", "github.com/prometheus/prometheus", tags="remove_all_sd,enable_kubernetes_sd"
+    "prometheus",
+    "github.com/prometheus/prometheus",
+    ("github.com/prometheus/common/version.Version={release}",),
+    # Of all its ways to discover targets, Kubernetes alone: the others are most of the build.
+    tags="remove_all_sd,enable_kubernetes_sd",
 )
 _HELM = Family("helm", "helm.sh/helm/v4", ("helm.sh/helm/v4/internal/version.version={version}",))
 
@@ -159,8 +164,14 @@ def _executable(path: Path) -> Path | None:
 
 def _build_flags(family: Family) -> list[str]:
     version = module_version(family)
-    major, minor, _ = parse_version(version) or (0, 0, 0)
-    stamps = [stamp.format(version=version, major=major, minor=minor) for stamp in family.stamps]
+    major, minor, patch = parse_version(version) or (0, 0, 0)
+    words = {
+        "version": version,
+        "major": str(major),
+        "minor": str(minor),
+        "release": f"{minor // 100}.{minor % 100}.{patch}",
+    }
+    stamps = [stamp.format_map(words) for stamp in family.stamps]
     flags = ["-mod=readonly", "-trimpath", "-buildvcs=false"]
     flags += ["-ldflags", " ".join(["-s -w", *(f"-X {stamp}" for stamp in stamps)])]
     return [*flags, "-tags", family.tags] if family.tags else flags
