@@ -141,8 +141,8 @@ VLLM: tuple[Family, ...] = tuple(
         counter(
             "vllm:prompt_tokens_cached_by_source",
             "Prefix-cache hit tokens by the cache tier that supplied them: device (local HBM), host "
-            "(offloaded to DRAM), disk, p2p (transferred from another vLLM instance) or "
-            "external_unspecified. Counted at admission; sums to vllm:prefix_cache_hits + vllm:external_prefix_cache_hits.",
+            "(offloaded to DRAM), disk, p2p (transferred from another vLLM instance) or external_unspecified."
+            " Counted at admission; sums to vllm:prefix_cache_hits + vllm:external_prefix_cache_hits.",
             dict.fromkeys(("device", "host", "p2p", "disk", "external_unspecified"), ZERO),
             "source",
         ),
