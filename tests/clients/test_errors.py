@@ -11,6 +11,7 @@ from stoker.clients.errors import (
     Forbidden,
     NotFound,
     Rejected,
+    Replaced,
     Transient,
     classify,
 )
@@ -60,6 +61,12 @@ def test_a_rejection_names_its_fields():
     ]
     error = classify(422, {"message": "invalid", "reason": "Invalid", "details": {"causes": causes}})
     assert error.causes == (Cause("spec.replicas", "FieldValueInvalid", "must be positive"),)
+
+
+@pytest.mark.parametrize(("raw", "field"), [(".status.replicas", "status.replicas"), ("<nil>", ""), (None, "")])
+def test_fields_are_written_as_in_a_manifest(raw, field):
+    (cause,) = classify(422, {"details": {"causes": [{"field": raw}]}}).causes
+    assert cause.field == field
 
 
 @pytest.mark.parametrize("details", [None, "x", [], {"causes": None}, {"causes": {}}])
@@ -113,18 +120,24 @@ def test_a_terminating_namespace_is_told_apart():
     assert error.namespace_terminating
 
 
+UID_FIELD = {"causes": [{"reason": "FieldValueInvalid", "field": "metadata.uid", "message": "immutable"}]}
+    "causes": [{"reason": "UnexpectedServerResponse", "message": "testing value /metadata/uid failed"}]
+}
+
+
 @pytest.mark.parametrize(
-    ("message", "replaced"),
+    ("status", "message", "details", "kind"),
     [
-        ("Precondition failed: UID in precondition: a, UID in object meta: b", True),
-        ("uid mismatch: the provided object specified uid a, and no existing object was found", True),
-        ("the object has been modified; please apply your changes to the latest version", False),
+        (409, "Precondition failed: UID in precondition: a, UID in object meta: b", {}, Replaced),
+        (409, 'Pod "a": the UID in the precondition (a) does not match the UID in record (b)', {}, Replaced),
+        (409, "uid mismatch: the provided object specified uid a, and no object was found", {}, Replaced),
+        (409, "the object has been modified; please apply your changes to the latest version", {}, Conflict),
+        (422, "invalid", UID_FIELD, Replaced),
+        (422, "invalid", {"causes": [{"field": "spec.uid", "message": "immutable"}]}, Rejected),
     ],
 )
-def test_a_conflict_knows_whether_the_object_was_replaced(message, replaced):
-    error = classify(409, {"message": message, "reason": "Conflict"})
-    assert isinstance(error, Conflict)
-    assert error.replaced is replaced
+def test_a_uid_that_is_gone_is_told_from_other_refusals(status, message, details, kind):
+    assert type(classify(status, {"message": message, "details": details})) is kind
 
 
 def test_text_that_is_no_status_is_kept_and_bounded():

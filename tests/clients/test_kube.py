@@ -104,17 +104,26 @@ async def test_apply(api, force, text):
     assert asked.headers["Content-Type"] == "application/apply-patch+yaml"
 
 
-async def test_apply_status_names_the_uid(api):
+async def test_apply_status_tests_the_uid(api):
     await api.kube.apply_status(*CR, "ml", "llama", "u-1", {"replicas": 2}, "stoker-status")
     (asked,) = api.asked
+    assert asked.method == "PATCH"
     assert asked.path == "/apis/stoker.dev/v1alpha1/namespaces/ml/modeldeployments/llama/status"
-    assert asked.query == {"fieldManager": "stoker-status", "force": "true"}
-    assert asked.body == {
-        "apiVersion": "stoker.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "metadata": {"name": "llama", "namespace": "ml", "uid": "u-1"},
-        "status": {"replicas": 2},
-    }
+    assert asked.query == {"fieldManager": "stoker-status"}
+    assert asked.headers["Content-Type"] == "application/json-patch+json"
+    assert asked.body == [
+        {"op": "test", "path": "/metadata/uid", "value": "u-1"},
+        {"op": "add", "path": "/status", "value": {"replicas": 2}},
+    ]
+
+
+async def test_a_status_whose_uid_is_gone_is_replaced_and_a_wrong_one_is_rejected(api):
+    cause = {"field": ".status.replicas", "message": "must be an integer"}
+    api.answers = [status(422, "Invalid"), status(422, "Invalid", causes=[cause])]
+    with pytest.raises(Replaced, match="uid u-1 is gone"):
+        await api.kube.apply_status(*CR, "ml", "llama", "u-1", {}, "stoker-status")
+    with pytest.raises(Rejected):
+        await api.kube.apply_status(*CR, "ml", "llama", "u-1", {"replicas": "x"}, "stoker-status")
 
 
 async def test_merge_metadata_names_the_uid_and_removes_with_none(api):

@@ -5,7 +5,8 @@
     ClientError
     ├── Transient          try again later: time-out, refused, 429, 5xx (retry_after where the server says)
     │   └── Expired        410: start the list again
-    ├── Conflict           the object changed or is another one: read again, decide again
+    ├── Conflict           the object changed since it was read: read again, decide again
+    │   └── Replaced       the uid that was named is gone: deleted, or a namesake stands in its place
     ├── AlreadyExists      a create was done before, by us or by another
     ├── NotFound           the object, its namespace or its kind is not there
     ├── Rejected           the object itself is wrong (400, 422, …): ``causes`` name the fields
@@ -101,10 +102,9 @@ class Expired(Transient):
 class Conflict(ClientError):
     """The object changed since it was read, or a field belongs to another manager."""
 
-    @property
-    def replaced(self) -> bool:
-        """Whether the uid that was named is gone: deleted, or a namesake stands in its place."""
-        return "uid mismatch" in self.detail.lower() or "UID in precondition" in self.detail
+
+class Replaced(Conflict):
+    """The uid that was named is gone: the object was deleted, or a namesake stands in its place."""
 
 
 class AlreadyExists(ClientError):
@@ -152,14 +152,9 @@ def classify(
     reason = str(answer.get("reason") or "")
     details = answer.get("details")
     details = details if isinstance(details, Mapping) else {}
-    kind = _kind(status, reason)
-    error = kind(
-        _detail(status, answer, call, kind),
-        call=call,
-        status=status,
-        reason=reason,
-        causes=_causes(details),
-    )
+    causes = _causes(details)
+    kind = Replaced if _is_replaced(status, answer, causes) else _kind(status, reason)
+    error = kind(_detail(status, answer, call, kind), call=call, status=status, reason=reason, causes=causes)
     if isinstance(error, Transient):
         error.retry_after = _seconds(retry_after) or _seconds(details.get("retryAfterSeconds"))
     return error
@@ -182,6 +177,22 @@ def _kind(status: int, reason: str) -> type[ClientError]:
     return _BY_STATUS.get(status) or (Transient if status >= 500 else Rejected)
 
 
+_UID_MARKS = ("uid mismatch", "uid in precondition", "uid in the precondition")
+
+
+def _is_replaced(status: int, answer: Mapping[str, Any], causes: tuple[Cause, ...]) -> bool:
+    """Whether a refusal means that the uid in the request is not the object's.
+
+    The API server has no reason of its own for it. Seen on kube-apiserver 1.37: a DELETE, and an apply that
+    would create, answer 409 in words; a patch that names another uid answers 422, because the field
+    ``metadata.uid`` is immutable.
+    """
+    if status == 409:
+        message = str(answer.get("message") or "").lower()
+        return any(mark in message for mark in _UID_MARKS)
+    return status == 422 and any(c.field == "metadata.uid" for c in causes)
+
+
 def _detail(status: int, answer: Mapping[str, Any], call: Call | None, kind: type[ClientError]) -> str:
     message = str(answer.get("message") or "").strip() or f"HTTP {status} without a message"
     if status == 401:
@@ -202,10 +213,16 @@ def _causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
     if not isinstance(causes, list):
         return ()
     return tuple(
-        Cause(str(c.get("field") or ""), str(c.get("reason") or ""), str(c.get("message") or ""))
+        Cause(_field(c), str(c.get("reason") or ""), str(c.get("message") or ""))
         for c in causes
         if isinstance(c, Mapping)
     )
+
+
+def _field(cause: Mapping[str, Any]) -> str:
+    """The path as in a manifest: for custom resources the API server writes ``.status.replicas`` and ``<nil>``."""
+    field = str(cause.get("field") or "").removeprefix(".")
+    return "" if field == "<nil>" else field
 
 
 def _seconds(value: object) -> float | None:

@@ -30,7 +30,7 @@ from kubernetes.aio.config import ConfigException
 
 from stoker.api import meta
 from stoker.clients import credentials, paths, user_agent
-from stoker.clients.errors import Call, Conflict, Expired, NotFound, Transient, classify
+from stoker.clients.errors import Call, Expired, NotFound, Rejected, Replaced, Transient, classify
 from stoker.clients.rate import Pace
 
 Object = dict[str, Any]
@@ -40,6 +40,7 @@ OnRequest = Callable[[str, str, str, float], None]
 """(verb, resource, code, seconds): code is the HTTP status as text, or ``timeout`` or ``unreachable``."""
 
 JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 """JSON is YAML, so the body is written as JSON."""
@@ -69,7 +70,7 @@ class _Request:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | list[Mapping[str, Any]] | None = None
     content_type: str = JSON
     accept: str = JSON
 
@@ -207,9 +208,15 @@ class Kube:
         an object that is gone is not created again, and a namesake is not touched.
 
         Raises:
-            Conflict: another manager owns a field (only without ``force``), or the uid is not the object's.
+            Conflict: another manager owns a field (only without ``force``).
+            Replaced: the uid is not the object's.
         """
-        return await self._apply(manifest, field_manager, force=force)
+        metadata = manifest["metadata"]
+        call, path = paths.on_object(
+            "apply", manifest["apiVersion"], manifest["kind"], metadata.get("namespace"), metadata["name"]
+        )
+        query = {"fieldManager": field_manager, "force": "true" if force else "false"}
+        return await self._send(_Request(call, "PATCH", path, query, manifest, APPLY_PATCH))
 
     async def apply_status(
         self,
@@ -221,19 +228,29 @@ class Kube:
         status: Mapping[str, Any],
         field_manager: str,
     ) -> Object:
-        """Server-side apply of the whole status of this very object; never creates one.
+        """Set the whole status of this very object; never creates one.
+
+        Not a server-side apply: the status endpoint drops the ``metadata`` of what it is sent before it looks
+        at the uid, so that an apply would write the status of a deleted object onto its namesake (seen on
+        kube-apiserver 1.37). A JSON patch tests the uid in the same transaction. Ownership is still recorded
+        under ``field_manager``, and a status that is the same writes nothing.
 
         Raises:
             NotFound: the object is gone.
-            Conflict: a namesake stands in its place (``Conflict.replaced``).
+            Replaced: a namesake stands in its place.
         """
-        manifest = {
-            "apiVersion": api_version,
-            "kind": kind,
-            "metadata": {"name": name, "namespace": namespace, "uid": uid},
-            "status": status,
-        }
-        return await self._apply(manifest, field_manager, force=True, subresource="status")
+        call, path = paths.on_object("apply", api_version, kind, namespace, name, subresource="status")
+        patch: list[Mapping[str, Any]] = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        query = {"fieldManager": field_manager}
+        try:
+            return await self._send(_Request(call, "PATCH", path, query, patch, JSON_PATCH))
+        except Rejected as error:
+            if error.status == 422 and not error.causes:  # a failed test; a wrong status names its fields
+                raise Replaced(f"the object with uid {uid} is gone", call=call, status=422) from error
+            raise
 
     async def merge(
         self, api_version: str, kind: str, namespace: str | None, name: str, body: Mapping[str, Any]
@@ -257,7 +274,7 @@ class Kube:
 
         Raises:
             NotFound: the object is gone.
-            Conflict: a namesake stands in its place (``Conflict.replaced``).
+            Replaced: a namesake stands in its place.
         """
         metadata = {"uid": uid, "labels": dict(labels), "annotations": dict(annotations)}
         return await self.merge(api_version, kind, namespace, name, {"metadata": metadata})
@@ -283,28 +300,9 @@ class Kube:
             body["gracePeriodSeconds"] = grace_seconds
         try:
             await self._send(_Request(call, "DELETE", path, body=body))
-        except NotFound:
+        except (NotFound, Replaced):
             return False
-        except Conflict as conflict:
-            if conflict.replaced:
-                return False
-            raise
         return True
-
-    async def _apply(
-        self, manifest: Mapping[str, Any], field_manager: str, *, force: bool, subresource: str = ""
-    ) -> Object:
-        metadata = manifest["metadata"]
-        call, path = paths.on_object(
-            "apply",
-            manifest["apiVersion"],
-            manifest["kind"],
-            metadata.get("namespace"),
-            metadata["name"],
-            subresource=subresource,
-        )
-        query = {"fieldManager": field_manager, "force": "true" if force else "false"}
-        return await self._send(_Request(call, "PATCH", path, query, manifest, APPLY_PATCH))
 
     # --- The wire --------------------------------------------------------------------------------
 

@@ -1,0 +1,317 @@
+"""The clients against a real API server and a real Prometheus: what no fake can promise."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from stoker.clients.errors import AlreadyExists, Conflict, Forbidden, NotFound, Rejected, Replaced
+from stoker.clients.kube import Kube
+from stoker.clients.prometheus import Failed, Prometheus, Samples
+from testbed.access import Access
+from testbed.prometheus import Prometheus as PrometheusServer
+
+CR = ("stoker.dev/v1alpha1", "ModelDeployment")
+MANAGER = "test-client"
+
+
+def pod(namespace, name="a", **metadata):
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, **metadata},
+        "spec": {
+            # Nothing runs it: these tests are about the API alone.
+            "schedulerName": "nobody",
+            "containers": [{"name": "main", "image": "example.com/none:1"}],
+        },
+    }
+
+
+def service(namespace, name="a", port=80, **metadata):
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, **metadata},
+        "spec": {"selector": {"app": name}, "ports": [{"port": port}]},
+    }
+
+
+def deployment(namespace, name="llama", **metadata):
+    return {
+        "apiVersion": CR[0],
+        "kind": CR[1],
+        "metadata": {"name": name, "namespace": namespace, **metadata},
+        "spec": {"model": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct"}, "replicas": 1},
+    }
+
+
+@pytest.fixture
+async def kube(plane: Access) -> AsyncIterator[Kube]:
+    async with Kube(plane.kubeconfig) as client:
+        yield client
+
+
+async def recreate(kube, manifest, uid):
+    """Delete the object and put a namesake in its place; returns the new uid."""
+    metadata = manifest["metadata"]
+    where = (manifest["apiVersion"], manifest["kind"], metadata["namespace"], metadata["name"])
+    assert await kube.delete(*where, uid, grace_seconds=0)
+    while True:
+        try:
+            return (await kube.create(manifest))["metadata"]["uid"]
+        except AlreadyExists:
+            await asyncio.sleep(0.05)
+
+
+# --- Create, delete ------------------------------------------------------------------------------
+
+
+async def test_a_second_create_of_a_name_is_already_exists(kube, namespace):
+    await kube.create(pod(namespace))
+    with pytest.raises(AlreadyExists):
+        await kube.create(pod(namespace))
+
+
+async def test_an_unknown_field_is_refused_by_name(kube, namespace):
+    manifest = pod(namespace)
+    manifest["spec"]["nodeSelektor"] = {}
+    with pytest.raises(Rejected, match=r"spec\.nodeSelektor"):
+        await kube.create(manifest)
+
+
+async def test_an_invalid_object_is_refused_with_its_fields(kube, namespace):
+    manifest = pod(namespace)
+    manifest["spec"]["containers"][0]["name"] = "Not A Name"
+    with pytest.raises(Rejected) as caught:
+        await kube.create(manifest)
+    assert [cause.field for cause in caught.value.causes] == ["spec.containers[0].name"]
+
+
+async def test_a_namespace_that_is_not_there(kube):
+    with pytest.raises(NotFound, match="namespaces"):
+        await kube.create(pod(f"no-{uuid.uuid4().hex[:8]}"))
+
+
+async def test_a_deletion_spares_a_namesake(kube, namespace):
+    old = (await kube.create(pod(namespace)))["metadata"]["uid"]
+    new = await recreate(kube, pod(namespace), old)
+    assert not await kube.delete("v1", "Pod", namespace, "a", old)
+    assert (await kube.get("v1", "Pod", namespace, "a"))["metadata"]["uid"] == new
+
+
+async def test_a_second_deletion_is_success(kube, namespace):
+    uid = (await kube.create(pod(namespace)))["metadata"]["uid"]
+    assert await kube.delete("v1", "Pod", namespace, "a", uid, grace_seconds=0)
+    assert not await kube.delete("v1", "Pod", namespace, "a", uid, grace_seconds=0)
+
+
+async def test_a_quota_is_recognised(kube, plane, namespace):
+    plane.kubectl("create", "quota", "few", "--hard=pods=0", "-n", namespace)
+    # Until the quota controller has counted, the refusal is another one (or, for a moment, there is none).
+    async with asyncio.timeout(30):
+        refusal = ""
+        while not refusal:
+            refusal = await refusal_of(kube, pod(namespace, f"p-{uuid.uuid4().hex[:8]}"))
+    assert "few" in refusal
+
+
+async def refusal_of(kube, manifest):
+    try:
+        made = (await kube.create(manifest))["metadata"]
+    except Forbidden as error:
+        return str(error) if error.quota_exceeded else ""
+    await kube.delete("v1", "Pod", made["namespace"], made["name"], made["uid"], grace_seconds=0)
+    return ""
+
+
+# --- Apply ---------------------------------------------------------------------------------------
+
+
+async def test_apply_creates_then_changes_and_drops_what_is_no_longer_said(kube, namespace):
+    first = await kube.apply(service(namespace, labels={"a": "1", "b": "1"}), MANAGER)
+    second = await kube.apply(service(namespace, port=81, labels={"a": "1"}), MANAGER)
+    assert first["metadata"]["uid"] == second["metadata"]["uid"]
+    assert second["metadata"]["labels"] == {"a": "1"}
+    assert [p["port"] for p in second["spec"]["ports"]] == [81]
+
+
+async def test_the_same_apply_again_writes_nothing(kube, namespace):
+    first = await kube.apply(service(namespace), MANAGER)
+    second = await kube.apply(service(namespace), MANAGER)
+    assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+
+
+async def test_another_managers_field_is_a_conflict_unless_forced(kube, namespace):
+    await kube.apply(service(namespace, labels={"a": "theirs"}), "them")
+    with pytest.raises(Conflict, match="them"):
+        await kube.apply(service(namespace, labels={"a": "ours"}), MANAGER, force=False)
+    forced = await kube.apply(service(namespace, labels={"a": "ours"}), MANAGER)
+    assert forced["metadata"]["labels"] == {"a": "ours"}
+
+
+async def test_apply_with_a_uid_creates_no_second_object(kube, namespace):
+    with pytest.raises(Replaced):
+        await kube.apply(service(namespace, uid=str(uuid.uuid4())), MANAGER)
+    with pytest.raises(NotFound):
+        await kube.get("v1", "Service", namespace, "a")
+
+
+async def test_apply_with_a_uid_spares_a_namesake(kube, namespace):
+    old = (await kube.create(service(namespace)))["metadata"]["uid"]
+    await recreate(kube, service(namespace), old)
+    with pytest.raises(Replaced):
+        await kube.apply(service(namespace, port=81, uid=old), MANAGER)
+    assert (await kube.get("v1", "Service", namespace, "a"))["spec"]["ports"][0]["port"] == 80
+
+
+# --- Status --------------------------------------------------------------------------------------
+
+
+async def test_status_is_applied_and_leaves_the_spec_alone(kube, namespace):
+    made = await kube.create(deployment(namespace))
+    uid, generation = made["metadata"]["uid"], made["metadata"]["generation"]
+    changed = await kube.apply_status(*CR, namespace, "llama", uid, {"replicas": 3}, "test-status")
+    assert changed["status"]["replicas"] == 3
+    assert changed["spec"] == made["spec"]
+    assert changed["metadata"]["generation"] == generation
+    writers = {m["manager"] for m in changed["metadata"]["managedFields"] if m.get("subresource") == "status"}
+    assert writers == {"test-status"}
+
+
+async def test_the_same_status_again_writes_nothing(kube, namespace):
+    uid = (await kube.create(deployment(namespace)))["metadata"]["uid"]
+    first, second = [
+        await kube.apply_status(*CR, namespace, "llama", uid, {"replicas": 3}, "test-status")
+        for _ in range(2)
+    ]
+    assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+
+
+async def test_status_that_is_no_longer_said_goes(kube, namespace):
+    uid = (await kube.create(deployment(namespace)))["metadata"]["uid"]
+    for status in ({"replicas": 3, "desiredReplicas": 4}, {"replicas": 2}):
+        changed = await kube.apply_status(*CR, namespace, "llama", uid, status, "test-status")
+    assert "desiredReplicas" not in changed["status"]
+
+
+async def test_a_wrong_status_names_its_field(kube, namespace):
+    uid = (await kube.create(deployment(namespace)))["metadata"]["uid"]
+    with pytest.raises(Rejected) as caught:
+        await kube.apply_status(*CR, namespace, "llama", uid, {"replicas": "many"}, "test-status")
+    assert "status.replicas" in [cause.field for cause in caught.value.causes]
+
+
+async def test_status_of_what_is_gone_creates_nothing(kube, namespace):
+    with pytest.raises(NotFound):
+        await kube.apply_status(*CR, namespace, "llama", str(uuid.uuid4()), {"replicas": 3}, "test-status")
+    assert [item async for item in kube.list(*CR, namespace)] == []
+
+
+async def test_status_of_a_namesake_is_left_alone(kube, namespace):
+    old = (await kube.create(deployment(namespace)))["metadata"]["uid"]
+    await recreate(kube, deployment(namespace), old)
+    with pytest.raises(Replaced):
+        await kube.apply_status(*CR, namespace, "llama", old, {"replicas": 3}, "test-status")
+    assert (await kube.get(*CR, namespace, "llama")).get("status", {}).get("replicas") != 3
+
+
+# --- Metadata ------------------------------------------------------------------------------------
+
+
+async def test_labels_are_set_and_removed_and_others_stay(kube, namespace):
+    made = await kube.create(pod(namespace, labels={"serving": "true", "keep": "1"}))
+    uid = made["metadata"]["uid"]
+    changed = await kube.merge_metadata(
+        "v1", "Pod", namespace, "a", uid, {"serving": None, "new": "x"}, {"drain": "now"}
+    )
+    assert changed["metadata"]["labels"] == {"keep": "1", "new": "x"}
+    assert changed["metadata"]["annotations"]["drain"] == "now"
+
+
+async def test_the_metadata_of_a_namesake_is_left_alone(kube, namespace):
+    old = (await kube.create(pod(namespace)))["metadata"]["uid"]
+    await recreate(kube, pod(namespace), old)
+    with pytest.raises(Replaced):
+        await kube.merge_metadata("v1", "Pod", namespace, "a", old, {"x": "1"}, {})
+    assert "x" not in (await kube.get("v1", "Pod", namespace, "a"))["metadata"].get("labels", {})
+
+
+async def test_the_metadata_of_what_is_gone(kube, namespace):
+    with pytest.raises(NotFound):
+        await kube.merge_metadata("v1", "Pod", namespace, "a", str(uuid.uuid4()), {"x": "1"}, {})
+
+
+# --- Lists ---------------------------------------------------------------------------------------
+
+
+async def test_pages_and_selectors(kube, namespace):
+    await asyncio.gather(
+        *(kube.create(service(namespace, f"s{i}", labels={"half": str(i % 2)})) for i in range(10))
+    )
+    found = [s["metadata"]["name"] async for s in kube.list("v1", "Service", namespace, limit=3)]
+    assert sorted(found) == [f"s{i}" for i in range(10)]
+    odd = kube.list("v1", "Service", namespace, label_selector="half=1", limit=2)
+    assert sorted([s["metadata"]["name"] async for s in odd]) == ["s1", "s3", "s5", "s7", "s9"]
+
+
+async def test_metadata_alone(kube, namespace):
+    await kube.create(service(namespace, labels={"x": "1"}))
+    (found,) = [s async for s in kube.list("v1", "Service", namespace, metadata_only=True)]
+    assert "spec" not in found
+    assert (found["kind"], found["metadata"]["labels"]) == ("Service", {"x": "1"})
+
+
+async def test_nodes_are_listed_without_a_namespace(kube):
+    nodes = [node async for node in kube.list("v1", "Node", limit=7)]
+    assert len({node["metadata"]["uid"] for node in nodes}) == len(nodes) > 7
+
+
+# --- Rights --------------------------------------------------------------------------------------
+
+
+async def test_a_missing_role_is_named(plane, namespace, tmp_path):
+    token = plane.kubectl("create", "token", "default", "-n", namespace).strip()
+    file = tmp_path / "kubeconfig"
+    file.write_text(plane.kubeconfig.read_text())
+    plane.kubectl("config", "set-credentials", "weak", f"--token={token}", "--kubeconfig", str(file))
+    plane.kubectl("config", "set-context", "--current", "--user=weak", "--kubeconfig", str(file))
+    async with Kube(file) as kube:
+        with pytest.raises(Forbidden, match=rf"list pods in namespace {namespace}.*allow the verb 'list'"):
+            _ = [item async for item in kube.list("v1", "Pod", namespace)]
+
+
+# --- Prometheus ----------------------------------------------------------------------------------
+
+
+async def test_a_real_prometheus_answers_by_name(prometheus: PrometheusServer):
+    async with Prometheus(prometheus.url) as client:
+        answers = await client.query_all(
+            {
+                "number": "vector(1.5)",
+                "nothing": "absent_metric",
+                "nan": "vector(0) / 0",
+                "many": 'label_replace(vector(1), "pod", "a", "", "") or vector(2)',
+                "wrong": "sum(",
+                "scalar": "1",
+                "long": " or ".join(["vector(1)"] * 2000),
+            }
+        )
+    assert answers["number"].samples[0].value == 1.5
+    assert answers["nothing"] == Samples(())
+    assert answers["nan"].samples[0].value != answers["nan"].samples[0].value
+    assert sorted((dict(s.labels), s.value) for s in answers["many"].samples if s.labels) == [
+        ({"pod": "a"}, 1)
+    ]
+    assert isinstance(answers["wrong"], Failed)
+    assert not answers["wrong"].unreachable
+    assert "bad_data" in answers["wrong"].why
+    assert isinstance(answers["scalar"], Failed)
+    assert isinstance(answers["long"], Samples)
+
+
+async def test_a_prometheus_that_is_asked_for_another_time(prometheus: PrometheusServer):
+    async with Prometheus(prometheus.url) as client:
+        answer = (await client.query_all({"time": "vector(time())"}, at=1_700_000_000.25))["time"]
+    assert [(s.value, s.at) for s in answer.samples] == [(1_700_000_000.25, 1_700_000_000.25)]
