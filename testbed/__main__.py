@@ -54,7 +54,7 @@ def shell(nodes: Nodes = 4) -> None:
     """Start the same, then your shell with kubectl on PATH and KUBECONFIG set; it ends with the shell."""
     with _testbed(nodes) as environment:
         print("testbed: try `kubectl get nodes`; Prometheus is at $PROMETHEUS_URL; `exit` ends all of it")
-        # Ctrl-C is for what runs in the shell. A handler, not SIG_IGN, since the shell would inherit the latter.
+        # Ctrl-C is for what runs in the shell. A handler, since the shell would inherit SIG_IGN.
         signal.signal(signal.SIGINT, lambda *_: None)
         subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=environment, check=False)
 
