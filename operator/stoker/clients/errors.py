@@ -220,7 +220,7 @@ def _causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
 
 
 def _field(cause: Mapping[str, Any]) -> str:
-    """The path as in a manifest: for custom resources the API server writes ``.status.replicas`` and ``<nil>``."""
+    """The path as in a manifest; of a custom resource the API server writes ``.status.x`` and ``<nil>``."""
     field = str(cause.get("field") or "").removeprefix(".")
     return "" if field == "<nil>" else field
 
