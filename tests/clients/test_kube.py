@@ -14,6 +14,8 @@ from stoker.clients.errors import (
     Expired,
     Forbidden,
     NotFound,
+    Rejected,
+    Replaced,
     Transient,
 )
 from stoker.clients.kube import MAX_LIST_RESTARTS, Kube, Limits
