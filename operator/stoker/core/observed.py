@@ -14,10 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stoker.api import meta
+from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus
+
+if TYPE_CHECKING:
+    from stoker.core.engines import MetricNames
 
 
 class Key(NamedTuple):
@@ -43,7 +47,7 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A value too old, or of a window not yet whole: it may be shown, never acted on to shrink a fleet."""
+    """A value too old, or of a window not yet whole: it never shrinks a fleet."""
 
     value: float
     at: float
@@ -95,7 +99,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """What a draining engine itself said over HTTP: its requests in flight, and since when it has been idle."""
+    """What a draining engine itself said over HTTP."""
 
     in_flight: Reading
     """Requests running and waiting."""
@@ -161,6 +165,8 @@ class Pod:
     message: str = ""
     node: str = ""
     ip: str = ""
+    port: int = 0
+    """The engine's port, from the pod itself: the spec may have changed since; 0 when it names none."""
     conditions: tuple[PodCondition, ...] = ()
     containers: tuple[ContainerStatus, ...] = ()
     init_containers: tuple[ContainerStatus, ...] = ()
@@ -221,6 +227,8 @@ class OwnedObject:
     uid: str
     applied_hash: str
     """The applied-hash annotation; differs from the desired one when Stoker should apply again."""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """A Service's selector as it stands: the one field whose drift would misroute requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +244,12 @@ class ModelDeployment:
     """None when the stored spec cannot be parsed; then ``errors`` says why."""
     errors: tuple[FieldError, ...] = ()
     status: ModelDeploymentStatus = field(default_factory=ModelDeploymentStatus)
+    revision: str = ""
+    """Hash of the pod template that the spec asks for. This and the next two derive from the spec; they are
+    kept because they change with its generation alone and are read at every tick."""
+    metrics: MetricNames | None = None
+    service: Mapping[str, Any] | None = None
+    """The Service that should exist."""
 
 
 # --- The snapshot --------------------------------------------------------------------------------
@@ -254,8 +268,21 @@ class Proposal:
 class Memory:
     """What one ModelDeployment's decisions remember between ticks. Losing it is safe: Stoker waits longer."""
 
-    proposals: tuple[Proposal, ...] = ()
-    """Contiguous stretches, oldest first. A gap (metrics were missing) ends the memory before it."""
+    evidence: tuple[Proposal, ...] = ()
+    """What complete signals proposed, in contiguous stretches, oldest first: the ground for going down."""
+    asked: tuple[Proposal, ...] = ()
+    """What the signals proposed at least, complete or not: the ground for going up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """The API server refused a write: what Stoker wants to create or apply waits until ``retry_at``."""
+
+    reason: Reason
+    message: str
+    generation: int
+    """Of the spec whose objects were refused: a new spec is tried at once."""
+    retry_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +299,7 @@ class Snapshot:
     loads: Mapping[str, EngineLoad] = field(default_factory=dict)
     """By pod uid; only pods that drain are asked."""
     memory: Mapping[Key, Memory] = field(default_factory=dict)
+    obstacles: Mapping[Key, Obstacle] = field(default_factory=dict)
 
 
 # --- From the API server's JSON to records -------------------------------------------------------
@@ -315,6 +343,7 @@ def pod_from(obj: Mapping[str, Any]) -> Pod | None:
         message=status.get("message") or "",
         node=(obj.get("spec") or {}).get("nodeName") or "",
         ip=status.get("podIP") or "",
+        port=_port(obj.get("spec") or {}),
         conditions=tuple(_condition(c) for c in status.get("conditions") or ()),
         containers=_containers(status.get("containerStatuses")),
         init_containers=_containers(status.get("initContainerStatuses")),
@@ -334,12 +363,18 @@ def owned_from(obj: Mapping[str, Any]) -> tuple[str, OwnedObject] | None:
         key=key,
         uid=metadata.get("uid", ""),
         applied_hash=annotations.get(meta.ANNOTATION_APPLIED_HASH, ""),
+        selector=(obj.get("spec") or {}).get("selector") or {},
     )
 
 
 def _controller_uid(metadata: Mapping[str, Any]) -> str:
     references = metadata.get("ownerReferences") or ()
     return next((r.get("uid", "") for r in references if r.get("controller")), "")
+
+
+def _port(spec: Mapping[str, Any]) -> int:
+    ports = (p for c in spec.get("containers") or () for p in c.get("ports") or ())
+    return next((p.get("containerPort", 0) for p in ports), 0)
 
 
 def _whole(text: str | None, default: int) -> int:

@@ -1,0 +1,120 @@
+"""Gather: what Prometheus and the draining engines say, kept until the next tick asks.
+
+Rules of this module:
+
+* Prometheus is asked once per signal for the whole fleet, on the scaling interval.
+* Only draining engines are asked directly; they alone are about to be deleted on their own word.
+* A source that fails yields readings that say so; it never raises into the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from stoker.clients.engine import Endpoint
+from stoker.controller.store import Store
+from stoker.core import signals
+from stoker.core.engines import MetricNames
+from stoker.core.observed import EngineLoad, Fresh, Key, Metrics, ModelDeployment, Pod, Reading, Signal
+from stoker.core.signals import Answer, LatencyScope
+
+
+class Asker(Protocol):
+    """The part of the Prometheus client that gathering needs."""
+
+    async def query_all(self, queries: Mapping[str, str]) -> Mapping[str, Answer]:
+        """Ask all queries, concurrently, under one deadline; never raises."""
+
+
+class Engines(Protocol):
+    """The part of the engine client that gathering needs."""
+
+    async def load_all(self, endpoints: Mapping[str, Endpoint]) -> Mapping[str, Reading]:
+        """Requests in flight of each engine; never raises."""
+
+
+class Gatherer:
+    """The readings beside the objects.
+
+    Args:
+        store: Which deployments and pods there are.
+        prometheus: Asked once per signal; None when no address is configured.
+        engines: Asked one by one while they drain.
+        clock: Unix seconds.
+        stale_after: Seconds after which a sample is too old to act on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        prometheus: Asker | None,
+        engines: Engines,
+        clock: Callable[[], float],
+        stale_after: float,
+    ) -> None:
+        self._store = store
+        self._prometheus = prometheus
+        self._engines = engines
+        self._clock = clock
+        self._stale_after = stale_after
+        self.metrics = Metrics(at=clock(), failure="Prometheus has not been asked yet")
+        self.loads: dict[str, EngineLoad] = {}
+
+    async def measure(self) -> list[Key]:
+        """Ask Prometheus about the fleet; the ModelDeployments whose decision depends on the answer."""
+        scaled = [d for d in self._store.deployments.values() if _scaled(d)]
+        if not scaled:
+            return []
+        if self._prometheus is None:
+            why = "no Prometheus address is configured: set STOKER_PROMETHEUS_URL"
+            self.metrics = Metrics(at=self._clock(), failure=why)
+            return [d.key for d in scaled]
+        names = [d.metrics for d in scaled if d.metrics is not None]
+        answers = await self._prometheus.query_all(signals.queries(names, _latency_scopes(scaled)))
+        pods = [(p.key, d.metrics) for d in scaled if d.metrics for p in self._store.pods(d.key)]
+        self.metrics = signals.gathered(answers, pods, self._clock(), self._stale_after)
+        return [d.key for d in scaled]
+
+    async def poll_draining(self) -> list[Key]:
+        """Ask the draining engines for their requests; the ModelDeployments that have any."""
+        draining = {p.uid: (key, p) for key, p in self._store.all_pods() if p.draining and not p.deleting}
+        self.loads = {uid: load for uid, load in self.loads.items() if uid in draining}
+        endpoints = {uid: e for uid, (key, pod) in draining.items() if (e := self._endpoint(key, pod))}
+        for uid, reading in (await self._engines.load_all(endpoints)).items():
+            self.loads[uid] = _polled(self.loads.get(uid), reading)
+        return sorted({key for key, _ in draining.values()})
+
+    def _endpoint(self, key: Key, pod: Pod) -> Endpoint | None:
+        deployment = self._store.deployments.get(key)
+        if deployment is None or deployment.spec is None or deployment.metrics is None or not pod.ip:
+            return None
+        return Endpoint(
+            pod_ip=pod.ip,
+            port=pod.port or deployment.spec.engine.port,
+            path=deployment.metrics.path,
+            running=_names(deployment.metrics, Signal.RUNNING),
+            waiting=_names(deployment.metrics, Signal.WAITING),
+        )
+
+
+def _scaled(deployment: ModelDeployment) -> bool:
+    return deployment.spec is not None and deployment.spec.scaling is not None and not deployment.deleting
+
+
+def _latency_scopes(deployments: list[ModelDeployment]) -> list[LatencyScope]:
+    return [
+        LatencyScope(d.key.namespace, d.metrics)
+        for d in deployments
+        if d.metrics and d.spec and d.spec.scaling and d.spec.scaling.targets.time_to_first_token
+    ]
+
+
+def _names(metrics: MetricNames, signal: Signal) -> tuple[str, ...]:
+    return tuple(s.name for s in metrics.series.get(signal, ()))
+
+
+def _polled(before: EngineLoad | None, reading: Reading) -> EngineLoad:
+    """Idle only as long as each poll in a row said zero: what cannot be read is not idle."""
+    idle = isinstance(reading, Fresh) and reading.value == 0
+    return EngineLoad(reading, (before.idle_polls if before is not None else 0) + 1 if idle else 0)

@@ -1,0 +1,246 @@
+"""The loop: gather → decide → act.
+
+Rules of this module:
+
+* Deciding takes no await: one snapshot, one pure call for all dirty ModelDeployments.
+* Acting runs beside the loop, a bounded number of plans at once, and never two for one key.
+* Everything wakes the loop through the queue: watch events, deadlines, the scaling interval, drains,
+  and a slow resync. A quiet fleet is looked at and left alone.
+* Nothing that a ModelDeployment does ends the loop; nothing that the loop does is lost by its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from stoker.controller.executor import Executor, Outcome, Result
+from stoker.controller.gather import Gatherer
+from stoker.controller.queue import Queue
+from stoker.controller.store import Store
+from stoker.controller.sweep import Sweeper, until_synced
+from stoker.core.lifecycle import DRAIN_POLL_SECONDS
+from stoker.core.observed import Key, Memory, Obstacle, Snapshot
+from stoker.core.plan import Apply, CreatePod, Plan
+from stoker.core.reconcile import reconcile
+
+DEBOUNCE_SECONDS = 0.05
+"""A burst of events (a pod's status moves several times within milliseconds) is one tick."""
+
+AGAIN_SECONDS = 0.2
+"""After a conflict: enough for the watch to bring what was missed."""
+
+log = structlog.get_logger(__name__)
+
+
+class Observer(Protocol):
+    """Who wants to know how the loop fares: own metrics and health."""
+
+    def tick(self, phase: str, seconds: float) -> None:
+        """A phase (gather, decide, act) of a tick took this long."""
+
+    def planned(self, plan: Plan, result: Result | None) -> None:
+        """A plan was made (None) or executed."""
+
+    def synced(self) -> None:
+        """The first full view is there: the loop starts."""
+
+    def forgotten(self, key: Key) -> None:
+        """A ModelDeployment is gone."""
+
+    def queue(self, length: int, oldest_seconds: float) -> None:
+        """How much work waits, and for how long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often what is not an event happens, in seconds."""
+
+    scaling: float = 5.0
+    resync: float = 300.0
+
+
+class Controller:
+    """One operator's loop.
+
+    Args:
+        store: What is known.
+        sweeper: What the watches missed.
+        gatherer: What is asked.
+        executor: What is done.
+        observer: Who watches.
+        clock: Unix seconds: the ``now`` of decisions.
+        intervals: Scaling and resync.
+        workers: Plans that are executed at once.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of the loop, put together in one place
+        self,
+        store: Store,
+        sweeper: Sweeper,
+        gatherer: Gatherer,
+        executor: Executor,
+        observer: Observer,
+        *,
+        clock: Callable[[], float] = time.time,
+        intervals: Intervals | None = None,
+        workers: int = 16,
+    ) -> None:
+        self._store = store
+        self._sweeper = sweeper
+        self._gatherer = gatherer
+        self._executor = executor
+        self._observer = observer
+        self._clock = clock
+        self._intervals = intervals or Intervals()
+        self._slots = asyncio.Semaphore(workers)
+        self._queue: Queue[Key] = Queue(time.monotonic)
+        self._memory: dict[Key, Memory] = {}
+        self._obstacles: dict[Key, Obstacle] = {}
+        self._acting: set[asyncio.Task[None]] = set()
+
+    def touch(self, key: Key) -> None:
+        """Look at this ModelDeployment soon."""
+        self._queue.add(key)
+
+    def touch_all(self) -> None:
+        """Look at every ModelDeployment soon."""
+        for key in self._store.deployments:
+            self._queue.add(key)
+
+    async def run(self) -> None:
+        """Work until cancelled; then finish the writes that are under way."""
+        await until_synced(self._sweeper)
+        self._observer.synced()
+        timers = [
+            asyncio.create_task(self._every(self._intervals.scaling, self._measure), name="scaling"),
+            asyncio.create_task(self._every(DRAIN_POLL_SECONDS, self._poll_draining), name="drain"),
+            asyncio.create_task(self._every(self._intervals.resync, self._resync), name="resync"),
+        ]
+        try:
+            while True:
+                await self._queue.wait()
+                await asyncio.sleep(DEBOUNCE_SECONDS)
+                self.tick()
+        finally:
+            for timer in timers:
+                timer.cancel()
+            if self._acting:
+                await asyncio.wait(self._acting, timeout=10.0)
+
+    # --- One tick --------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Decide for all dirty ModelDeployments and start acting on it."""
+        keys = self._queue.take()
+        started = time.perf_counter()
+        try:
+            plans = reconcile(self._snapshot(), keys)
+        except Exception:
+            log.exception("deciding failed", model_deployments=len(keys))
+            for key in keys:
+                self._queue.done(key, failed=True)
+            return
+        self._observer.tick("decide", time.perf_counter() - started)
+        for key in keys:
+            plan = plans.get(key)
+            if plan is None:
+                self._forget(key)
+            else:
+                self._start(plan)
+        oldest = self._queue.oldest()
+        self._observer.queue(len(self._queue), time.monotonic() - oldest if oldest is not None else 0.0)
+
+    def _snapshot(self) -> Snapshot:
+        """The view of this moment. Records are frozen; the dictionaries are not touched until it is decided."""
+        return Snapshot(
+            now=self._clock(),
+            deployments=self._store.deployments,
+            pods=self._store.pods_by_deployment,
+            services=self._store.services,
+            metrics=self._gatherer.metrics,
+            loads=self._gatherer.loads,
+            memory=self._memory,
+            obstacles=self._obstacles,
+        )
+
+    def _start(self, plan: Plan) -> None:
+        self._memory[plan.key] = plan.memory
+        self._observer.planned(plan, None)
+        if plan.requeue_at is not None:
+            self._queue.add_after(plan.key, plan.requeue_at - self._clock())
+        if not plan.actions and plan.status is None and not plan.events:
+            self._queue.done(plan.key)
+            return
+        task = asyncio.create_task(self._act(plan), name=f"act {plan.key}")
+        self._acting.add(task)
+        task.add_done_callback(self._acting.discard)
+
+    async def _act(self, plan: Plan) -> None:
+        started = time.perf_counter()
+        failed = True
+        try:
+            async with self._slots:
+                result = await self._executor.execute(plan)
+            failed = result.outcome is Outcome.FAILED
+            self._note(plan, result)
+        except Exception:
+            log.exception("acting failed", model_deployment=str(plan.key))
+        finally:
+            self._queue.done(plan.key, failed=failed)
+            self._observer.tick("act", time.perf_counter() - started)
+
+    def _note(self, plan: Plan, result: Result) -> None:
+        """What the outcome means for the next look at this key."""
+        self._observer.planned(plan, result)
+        if result.obstacle is not None:
+            self._obstacles[plan.key] = result.obstacle
+        elif result.outcome is Outcome.DONE and _creates(plan):
+            self._obstacles.pop(plan.key, None)
+        if result.outcome is Outcome.AGAIN:
+            self._queue.add_after(plan.key, AGAIN_SECONDS)
+        elif result.outcome is Outcome.REFUSED or plan.actions:
+            self._queue.add(plan.key)  # what was done changes what is next, and status tells of it
+
+    def _forget(self, key: Key) -> None:
+        self._memory.pop(key, None)
+        self._obstacles.pop(key, None)
+        self._queue.done(key)
+        self._queue.forget(key)
+        self._observer.forgotten(key)
+
+    # --- Timers ----------------------------------------------------------------------------------
+
+    async def _every(self, seconds: float, do: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            started = time.monotonic()
+            try:
+                await do()
+            except Exception:
+                log.exception("a timer's work failed", work=do.__name__)
+            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
+
+    async def _measure(self) -> None:
+        started = time.perf_counter()
+        self._touch(await self._gatherer.measure())
+        self._observer.tick("gather", time.perf_counter() - started)
+
+    async def _poll_draining(self) -> None:
+        self._touch(await self._gatherer.poll_draining())
+
+    async def _resync(self) -> None:
+        await self._sweeper.sweep()
+        self.touch_all()
+
+    def _touch(self, keys: Sequence[Key]) -> None:
+        for key in keys:
+            self._queue.add(key)
+
+
+def _creates(plan: Plan) -> bool:
+    return any(isinstance(action, CreatePod | Apply) for action in plan.actions)

@@ -1,0 +1,197 @@
+"""The table of contents of the program: what one tick decides, in order.
+
+    demand and scaling    per ModelDeployment: how many replicas the traffic asks for
+    capacity              once, across the fleet: how many of them the GPUs allow
+    lifecycle             per ModelDeployment: which replicas to start, drain, replace
+    resources             the objects beside the pods
+    status                what to publish, and which Events tell of it
+
+Rules of this module:
+
+* Pure: a function of the snapshot. The same code serves the operator, dry runs, backtests and simulators.
+* One ModelDeployment cannot harm another: what goes wrong in one becomes that one's status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from stoker.api import meta
+from stoker.api.conditions import Reason
+from stoker.api.v1alpha1 import ModelDeploymentSpec, ScalingMode
+from stoker.core import capacity, demand, scaling, status
+from stoker.core.lifecycle import Context, Steps, plan_replicas
+from stoker.core.observed import Key, Memory, ModelDeployment, Obstacle, OwnedObject, Pod, Snapshot
+from stoker.core.plan import Action, Apply, CreatePod, Manifest, Plan
+from stoker.core.verdicts import Decided
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What one ModelDeployment asks for, before it is known what the GPUs allow."""
+
+    spec: ModelDeploymentSpec
+    desired: int
+    """What the traffic, or the fixed number, asks for: published."""
+    act_on: int
+    """What is carried out: differs from ``desired`` in Shadow mode."""
+    previous: int | None
+    recommendation: scaling.Recommendation | None = None
+    demand: demand.Demand | None = None
+    faces: tuple[demand.Face, ...] = ()
+
+
+def reconcile(snapshot: Snapshot, keys: Iterable[Key] | None = None) -> dict[Key, Plan]:
+    """Plans for the ModelDeployments ``keys``, all of them by default."""
+    chosen = sorted(snapshot.deployments if keys is None else snapshot.deployments.keys() & set(keys))
+    wants: dict[Key, Want] = {}
+    plans: dict[Key, Plan] = {}
+    for key in chosen:
+        deployment = snapshot.deployments[key]
+        if deployment.deleting:  # owner references remove what it owned
+            plans[key] = Plan(key, deployment.uid)
+        elif deployment.errors or deployment.spec is None:
+            plans[key] = _rejected(snapshot, deployment)
+        else:
+            try:
+                wants[key] = want(snapshot, deployment, deployment.spec)
+            except Exception as error:  # noqa: BLE001 - a bug in one deployment's data must not stop the fleet
+                plans[key] = broken(snapshot, deployment, error)
+    grants = capacity.allocate({k: w.act_on for k, w in wants.items()}, snapshot.pods, snapshot.now)
+    for key, wanted in wants.items():
+        try:
+            plans[key] = _plan(snapshot, snapshot.deployments[key], wanted, grants[key])
+        except Exception as error:  # noqa: BLE001 - as above
+            plans[key] = broken(snapshot, snapshot.deployments[key], error)
+    return plans
+
+
+# --- What the traffic asks for -------------------------------------------------------------------
+
+
+def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentSpec) -> Want:
+    """How many replicas one ModelDeployment asks for."""
+    previous = deployment.status.desired_replicas
+    if spec.scaling is None:
+        fixed = 1 if spec.replicas is None else spec.replicas
+        return Want(spec, fixed, fixed, previous)
+    pods = _own(snapshot, deployment)
+    current = (
+        scaling.initial(spec.scaling, sum(not p.leaving for p in pods)) if previous is None else previous
+    )
+    window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
+    measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
+    faces = demand.faces(spec, measured, current)
+    memory = snapshot.memory.get(deployment.key, Memory())
+    chosen = scaling.recommend(spec.scaling, faces, memory, current, snapshot.now)
+    act_on = chosen.replicas
+    if spec.scaling.mode is ScalingMode.SHADOW:
+        held = deployment.status.granted_replicas
+        act_on = scaling.initial(spec.scaling, held if held is not None else 0)
+    return Want(spec, chosen.replicas, act_on, previous, chosen, measured, faces)
+
+
+def _own(snapshot: Snapshot, deployment: ModelDeployment) -> tuple[Pod, ...]:
+    return tuple(p for p in snapshot.pods.get(deployment.key, ()) if p.owner_uid == deployment.uid)
+
+
+# --- What to do about it -------------------------------------------------------------------------
+
+
+def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: capacity.Grant) -> Plan:
+    context = Context(
+        deployment=deployment,
+        revision=deployment.revision,
+        target=grant.start_up_to,
+        now=snapshot.now,
+        drain_timeout=wanted.spec.drain.timeout.seconds,
+        metrics=snapshot.metrics,
+        loads=snapshot.loads,
+    )
+    steps = plan_replicas(context, snapshot.pods.get(deployment.key, ()))
+    obstacle = _obstacle(snapshot, deployment)
+    published = status.compute(_decided(snapshot, deployment, wanted, grant, steps, obstacle))
+    actions: Sequence[Action] = (*_objects(snapshot, deployment), *steps.actions)
+    if obstacle is not None and snapshot.now < obstacle.retry_at:
+        actions = [a for a in actions if not isinstance(a, CreatePod | Apply)]
+    changed = published != deployment.status
+    return Plan(
+        key=deployment.key,
+        uid=deployment.uid,
+        actions=tuple(actions),
+        status=published if changed else None,
+        events=(*steps.events, *(status.transitions(deployment.status, published) if changed else ())),
+        memory=wanted.recommendation.memory if wanted.recommendation is not None else Memory(),
+        requeue_at=_earliest(
+            steps.requeue_at,
+            capacity.review_at(_own(snapshot, deployment), snapshot.now),
+            obstacle.retry_at if obstacle is not None else None,
+        ),
+    )
+
+
+def _obstacle(snapshot: Snapshot, deployment: ModelDeployment) -> Obstacle | None:
+    """What stands in the way of this spec; what stood in the way of an earlier one does not count."""
+    known = snapshot.obstacles.get(deployment.key)
+    return known if known is not None and known.generation == deployment.generation else None
+
+
+def _decided(
+    snapshot: Snapshot,
+    deployment: ModelDeployment,
+    wanted: Want,
+    grant: capacity.Grant,
+    steps: Steps,
+    obstacle: Obstacle | None,
+) -> Decided:
+    return Decided(
+        deployment=deployment,
+        now=snapshot.now,
+        pods=sorted(_own(snapshot, deployment), key=lambda p: p.key),
+        desired=wanted.desired,
+        previous=wanted.previous,
+        grant=grant,
+        steps=steps,
+        recommendation=wanted.recommendation,
+        demand=wanted.demand,
+        faces=wanted.faces,
+        metrics_failure=snapshot.metrics.failure,
+        obstacle=obstacle,
+    )
+
+
+def _objects(snapshot: Snapshot, deployment: ModelDeployment) -> tuple[Action, ...]:
+    """The objects beside the pods, where they differ from what was applied last."""
+    wanted, known = deployment.service, snapshot.services.get(deployment.key)
+    if wanted is None or (known is not None and _in_step(wanted, known)):
+        return ()
+    return (Apply(wanted),)
+
+
+def _in_step(wanted: Manifest, known: OwnedObject) -> bool:
+    applied = wanted["metadata"]["annotations"][meta.ANNOTATION_APPLIED_HASH]
+    return known.applied_hash == applied and dict(known.selector) == wanted["spec"]["selector"]
+
+
+def _earliest(*moments: float | None) -> float | None:
+    return min((m for m in moments if m is not None), default=None)
+
+
+# --- What cannot be acted on ---------------------------------------------------------------------
+
+
+def _rejected(snapshot: Snapshot, deployment: ModelDeployment) -> Plan:
+    return _only_status(deployment, status.rejected(deployment, deployment.errors, snapshot.now))
+
+
+def broken(snapshot: Snapshot, deployment: ModelDeployment, error: Exception) -> Plan:
+    """The plan when deciding itself failed: say so, touch nothing."""
+    message = f"{type(error).__name__}: {error}. This is a bug in Stoker; its log has the details."
+    return _only_status(deployment, status.failed(deployment, Reason.INTERNAL_ERROR, message, snapshot.now))
+
+
+def _only_status(deployment: ModelDeployment, published: status.ModelDeploymentStatus) -> Plan:
+    changed = published != deployment.status
+    events = status.transitions(deployment.status, published) if changed else ()
+    return Plan(deployment.key, deployment.uid, status=published if changed else None, events=events)

@@ -1,0 +1,215 @@
+"""From faces to a replica count: windows, bounds, and what to do when nothing is known.
+
+Rules of this module (each is a property test):
+
+* Missing and stale readings never lower the count. Going down needs a whole window of complete
+  evidence; an outage breaks the window, so the first answers after it cannot shrink anything.
+* Up: the demand must persist for ``windows.up``; a burst of at least twice the current count goes at once.
+* Down: the highest proposal of ``windows.down`` wins; to zero only after ``windows.toZero`` of zeros.
+* The result stays within the bounds, and bounds act at once. Every result says what limited it.
+* The answer does not depend on how often it is computed: windows are stretches of time, not counts of ticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from stoker.api.v1alpha1 import OnMissingMetrics, Scaling
+from stoker.core.demand import Face
+from stoker.core.observed import Memory, Proposal
+
+MAX_GAP = 60.0
+"""Seconds without complete evidence that a window survives: the last proposal is held that long."""
+
+BURST_RATIO = 2.0
+"""Demand at this multiple of the current count skips the up window (Knative's panic threshold, 200 %:
+knative/serving config/core/configmaps/autoscaler.yaml)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """How many replicas the traffic asks for, and why."""
+
+    replicas: int
+    limited_by: str
+    """The target, window, bound or policy that decided."""
+    reason: str
+    """CamelCase: ScaledUp, ScaledDown, Unchanged, Held."""
+    message: str
+    memory: Memory
+    held: bool = False
+    """Whether missing metrics kept the count where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the faces ask for now."""
+
+    replicas: int
+    face: Face | None
+    complete: bool
+    blind: Face | None
+
+
+def recommend(
+    scaling: Scaling, faces: Sequence[Face], memory: Memory, current: int, now: float
+) -> Recommendation:
+    """Decide the replica count of one ModelDeployment.
+
+    Args:
+        scaling: Bounds, windows and policy of the spec.
+        faces: Every target's answer.
+        memory: What earlier ticks proposed.
+        current: The last decision.
+        now: Unix s.
+    """
+    asked = _ask(faces)
+    memory = _remember(memory, asked, now, _longest_window(scaling))
+    wanted, limited_by, message = _decide(scaling, asked, memory, current, now)
+    bounded, bound = _bound(scaling, wanted)
+    if bound:
+        limited_by, message = bound, f"{message}; {bound} is {bounded}"
+    held = asked.blind is not None and scaling.on_missing_metrics is OnMissingMetrics.HOLD
+    return Recommendation(bounded, limited_by, _reason(bounded, current, held), message, memory, held)
+
+
+def initial(scaling: Scaling, existing: int) -> int:
+    """The count to start from when status holds no decision: the running fleet, within the bounds."""
+    return _bound(scaling, existing)[0]
+
+
+def _ask(faces: Sequence[Face]) -> _Asked:
+    blind = next((f for f in faces if f.blind), None)
+    top = max(faces, key=lambda f: f.replicas, default=None)
+    complete = bool(faces) and all(f.complete for f in faces)
+    return _Asked(top.replicas if top else 0, top, complete, blind)
+
+
+def _decide(
+    scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: float
+) -> tuple[int, str, str]:
+    """(replicas, limited by, message) before bounds."""
+    if asked.blind is not None and scaling.on_missing_metrics is OnMissingMetrics.HOLD:
+        return current, "onMissingMetrics", f"held at {current}: {asked.blind.name}: {asked.blind.message}"
+    if asked.face is None or (asked.blind is not None and asked.replicas <= current):
+        blind = asked.blind.message if asked.blind else "no signal"
+        return current, "onMissingMetrics", f"held at {current}: {blind}"
+    if asked.replicas > current:
+        return _up(scaling, asked, memory, current, now)
+    if asked.replicas < current:
+        return _down(scaling, asked, memory, current, now)
+    return current, asked.face.name, asked.face.message
+
+
+def _up(scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: float) -> tuple[int, str, str]:
+    assert asked.face is not None  # noqa: S101 - _decide has looked
+    name, message = asked.face.name, asked.face.message
+    if asked.face.load >= BURST_RATIO * max(current, 1):
+        return (
+            asked.replicas,
+            name,
+            f"{message} (a burst: at least {BURST_RATIO:.0f}× the {current} wanted before)",
+        )
+    window = scaling.windows.up.seconds
+    lowest = _extreme(memory.asked, now - window, now, min)
+    if lowest is None or lowest <= current:
+        return current, "windows.up", f"{message}; waiting for it to last {window:.0f} s"
+    return lowest, name, message
+
+
+def _down(scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: float) -> tuple[int, str, str]:
+    assert asked.face is not None  # noqa: S101 - _decide has looked
+    name, message = asked.face.name, asked.face.message
+    if not asked.complete:
+        return current, "onMissingMetrics", f"held at {current}: {_incomplete(asked, message)}"
+    window = scaling.windows.down.seconds
+    highest = _extreme(memory.evidence, now - window, now, max)
+    if highest is None:
+        return current, "windows.down", f"{message}; going down needs {window:.0f} s of uninterrupted metrics"
+    if highest >= current:
+        return current, "windows.down", f"{message}; {highest} were needed within the last {window:.0f} s"
+    if highest > 0 or scaling.min_replicas > 0:
+        return highest, name, message
+    return _to_zero(scaling, memory, current, now, message)
+
+
+def _to_zero(
+    scaling: Scaling, memory: Memory, current: int, now: float, message: str
+) -> tuple[int, str, str]:
+    window = scaling.windows.to_zero.seconds
+    if _extreme(memory.evidence, now - window, now, max) == 0:
+        return 0, "windows.toZero", f"no demand for {window:.0f} s"
+    return (
+        min(current, 1),
+        "windows.toZero",
+        f"{message}; the last replica goes after {window:.0f} s without demand",
+    )
+
+
+def _incomplete(asked: _Asked, message: str) -> str:
+    return f"{asked.blind.name}: {asked.blind.message}" if asked.blind else message
+
+
+def _bound(scaling: Scaling, wanted: int) -> tuple[int, str]:
+    if wanted < scaling.min_replicas:
+        return scaling.min_replicas, "minReplicas"
+    if wanted > scaling.max_replicas:
+        return scaling.max_replicas, "maxReplicas"
+    return wanted, ""
+
+
+def _reason(replicas: int, current: int, held: bool) -> str:
+    if replicas > current:
+        return "ScaledUp"
+    if replicas < current:
+        return "ScaledDown"
+    return "Held" if held else "Unchanged"
+
+
+# --- Memory --------------------------------------------------------------------------------------
+
+
+def _longest_window(scaling: Scaling) -> float:
+    windows = scaling.windows
+    longest = max(windows.up.seconds, windows.down.seconds)
+    return longest if scaling.min_replicas > 0 else max(longest, windows.to_zero.seconds)
+
+
+def _remember(memory: Memory, asked: _Asked, now: float, keep: float) -> Memory:
+    evidence = memory.evidence
+    if asked.complete:
+        evidence = _extend(evidence, asked.replicas, now, keep)
+    seen = memory.asked
+    if asked.face is not None and (asked.blind is None or asked.replicas > 0):
+        seen = _extend(seen, asked.replicas, now, keep)
+    return Memory(evidence=evidence, asked=seen)
+
+
+def _extend(stretches: tuple[Proposal, ...], replicas: int, now: float, keep: float) -> tuple[Proposal, ...]:
+    """Append what is proposed now. The last proposal holds until now, unless the gap is too long.
+
+    A clock that stepped back starts the memory anew: nothing in the future can be evidence.
+    """
+    if stretches and not 0.0 <= now - stretches[-1].until <= MAX_GAP:
+        stretches = ()
+    if stretches:
+        last = stretches[-1]
+        held = Proposal(last.since, now, last.replicas)
+        stretches = (*stretches[:-1], held)
+        if last.replicas == replicas:
+            return _forget(stretches, now - keep)
+    return _forget((*stretches, Proposal(now, now, replicas)), now - keep)
+
+
+def _forget(stretches: tuple[Proposal, ...], before: float) -> tuple[Proposal, ...]:
+    return tuple(s for s in stretches if s.until >= before)
+
+
+def _extreme(
+    stretches: Sequence[Proposal], since: float, now: float, choose: Callable[[Iterable[int]], int]
+) -> int | None:
+    """Lowest or highest proposal of a window; None unless the evidence covers it whole, up to now."""
+    if not stretches or stretches[0].since > since or stretches[-1].until < now:
+        return None
+    return choose(s.replicas for s in stretches if s.until >= since)

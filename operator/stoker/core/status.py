@@ -1,0 +1,293 @@
+"""From observation and decisions to the published status.
+
+Rules of this module:
+
+* Unknown is not False, and stale metrics never touch ``Ready``.
+* A quiet fleet publishes nothing: numbers that only drift are rounded and republished at most every
+  REFRESH_SECONDS; whatever a decision turned on is published at once.
+* Conditions are in ``verdicts``; here are the fields, and what is worth publishing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stoker.api import meta
+from stoker.api.conditions import ConditionType, Reason
+from stoker.api.v1alpha1 import (
+    CapacitySource,
+    CapacityStatus,
+    Condition,
+    ConditionStatus,
+    Decision,
+    DemandStatus,
+    FieldError,
+    ModelDeploymentStatus,
+    ReplicaPhase,
+    ReplicaState,
+    ScalingStatus,
+    StartupStatus,
+)
+from stoker.core.demand import Face
+from stoker.core.diagnose import diagnose_pod, phase
+from stoker.core.observed import ModelDeployment, Pod, Signal
+from stoker.core.plan import Event
+from stoker.core.verdicts import FALSE, UNKNOWN, Decided, conditions_of, moment, set_verdict, with_ready
+
+REFRESH_SECONDS = 30.0
+"""How often numbers that only drift are republished."""
+
+HISTORY = 10
+REPLICA_STATES = 50
+
+
+def compute(decided: Decided) -> ModelDeploymentStatus:
+    """The whole status. Equal to the published one when there is nothing new to say."""
+    before = decided.deployment.status
+    alive = [p for p in decided.pods if not p.terminal]
+    states = _replica_states(decided)
+    status = ModelDeploymentStatus(
+        observed_generation=decided.deployment.generation,
+        replicas=len(alive),
+        ready_replicas=decided.serving,
+        desired_replicas=decided.desired,
+        granted_replicas=decided.grant.replicas,
+        ready=f"{decided.serving}/{decided.desired}",
+        selector=meta.selector(decided.deployment.key.name),
+        accelerator=_accelerator(decided),
+        tokens_per_second=_tokens_per_second(decided),
+        capacity=_capacity(decided),
+        startup=_startup(decided),
+        scaling=_scaling(decided),
+        replica_states=states[:REPLICA_STATES],
+        replica_states_omitted=max(0, len(states) - REPLICA_STATES) or None,
+        conditions=conditions_of(decided),
+    )
+    return _settled(before, status, decided.now)
+
+
+def rejected(deployment: ModelDeployment, errors: Sequence[FieldError], now: float) -> ModelDeploymentStatus:
+    """The status of an object that cannot be acted on: replicas keep running as they are."""
+    message = "; ".join(f"{e.path}: {e.message}" for e in errors)
+    verdict = (FALSE, Reason.INVALID_SPEC, message)
+    conditions = set_verdict(
+        deployment.status.conditions, ConditionType.ACCEPTED, verdict, deployment.generation, now
+    )
+    return deployment.status.model_copy(
+        update={
+            "observed_generation": deployment.generation,
+            "conditions": with_ready(conditions, deployment.generation, now),
+        }
+    )
+
+
+def failed(deployment: ModelDeployment, reason: Reason, message: str, now: float) -> ModelDeploymentStatus:
+    """The status when Stoker itself could not finish: ``Ready`` is Unknown, the rest stays as published."""
+    verdict = (UNKNOWN, reason, message)
+    conditions = set_verdict(
+        deployment.status.conditions, ConditionType.READY, verdict, deployment.generation, now
+    )
+    return deployment.status.model_copy(update={"conditions": conditions})
+
+
+# --- Fields --------------------------------------------------------------------------------------
+
+
+def _accelerator(decided: Decided) -> str | None:
+    spec = decided.deployment.spec
+    return spec.accelerators[0].name if spec is not None else None
+
+
+def _tokens_per_second(decided: Decided) -> int | None:
+    total = decided.demand.totals.get(Signal.GENERATED_TOKENS) if decided.demand is not None else None
+    return round(_rounded(total.at_least)) if total is not None and total.covered else None
+
+
+def _capacity(decided: Decided) -> tuple[CapacityStatus, ...]:
+    spec = decided.deployment.spec
+    return tuple(
+        CapacityStatus(
+            accelerator=a.name, tokens_per_second=a.tokens_per_second, source=CapacitySource.STATED
+        )
+        for a in (spec.accelerators if spec is not None else ())
+        if a.tokens_per_second is not None
+    )
+
+
+def _startup(decided: Decided) -> StartupStatus | None:
+    """Time from creation to serving, of the replicas that serve and never restarted."""
+    starts = sorted(
+        p.ready_since - p.created_at
+        for p in decided.pods
+        if p.ready_since is not None and not any(c.restarts for c in p.containers)
+    )
+    if not starts:
+        return decided.deployment.status.startup
+    return StartupStatus(
+        p50_seconds=starts[(len(starts) - 1) // 2],
+        p90_seconds=starts[min(len(starts) - 1, len(starts) * 9 // 10)],
+        samples=len(starts),
+    )
+
+
+def _scaling(decided: Decided) -> ScalingStatus | None:
+    before = decided.deployment.status.scaling or ScalingStatus(mode="Fixed")
+    decision = _decision(decided)
+    history = (decision, *before.history)[:HISTORY] if decision is not None else before.history
+    mode = decided.scaling.mode.value if decided.scaling is not None else "Fixed"
+    if decided.scaling is None:
+        return before.model_copy(
+            update={
+                "mode": mode,
+                "demand": (),
+                "demand_observed_at": None,
+                "history": history,
+                "last_decision": decision or before.last_decision,
+            }
+        )
+    return ScalingStatus(
+        mode=mode,
+        demand=tuple(_demand(face) for face in decided.faces),
+        demand_observed_at=moment(decided.now),
+        last_decision=decision or before.last_decision,
+        history=history,
+    )
+
+
+def _decision(decided: Decided) -> Decision | None:
+    """The change of this tick; None when the number stays."""
+    if decided.previous == decided.desired:
+        return None
+    chosen = decided.recommendation
+    return Decision(
+        time=moment(decided.now),
+        from_=decided.previous or 0,
+        to=decided.desired,
+        limited_by=chosen.limited_by if chosen is not None else "replicas",
+        reason=_direction(decided),
+        message=chosen.message if chosen is not None else f"spec.replicas is {decided.desired}",
+    )
+
+
+def _direction(decided: Decided) -> str:
+    if decided.previous is None:
+        return "Started"
+    return "ScaledUp" if decided.desired > decided.previous else "ScaledDown"
+
+
+def _demand(face: Face) -> DemandStatus:
+    return DemandStatus(
+        signal=face.name,
+        value=None if face.value is None else _rounded(face.value),
+        unit=face.unit,
+        freshness=face.freshness,
+        covered=face.covered,
+        expected=face.expected,
+        proposes=None if face.blind else face.replicas,
+        message=face.message,
+    )
+
+
+def _replica_states(decided: Decided) -> tuple[ReplicaState, ...]:
+    states = [_replica_state(p, decided.now) for p in decided.pods]
+    return tuple(sorted(states, key=lambda s: (s.phase is ReplicaPhase.SERVING, s.name)))
+
+
+def _replica_state(pod: Pod, now: float) -> ReplicaState:
+    finding = None if pod.routed or pod.leaving else diagnose_pod(pod, now)
+    since = _phase_since(pod)
+    return ReplicaState(
+        name=pod.key.name,
+        accelerator=pod.accelerator,
+        revision=pod.revision,
+        phase=phase(pod, now),
+        node=pod.node,
+        reason=finding.reason if finding is not None else "",
+        message=finding.message if finding is not None else pod.drain_reason,
+        since=moment(since),
+    )
+
+
+def _phase_since(pod: Pod) -> float:
+    if pod.drain_started_at is not None:
+        return pod.drain_started_at
+    return pod.ready_since or pod.created_at
+
+
+# --- Quiet ---------------------------------------------------------------------------------------
+
+
+def _settled(
+    before: ModelDeploymentStatus, after: ModelDeploymentStatus, now: float
+) -> ModelDeploymentStatus:
+    """The new status; numbers that only drift stay as published while they are young."""
+    if before.scaling is None or after.scaling is None:
+        return after
+    same = after.model_copy(
+        update={
+            "tokens_per_second": before.tokens_per_second,
+            "scaling": after.scaling.model_copy(
+                update={
+                    "demand": before.scaling.demand,
+                    "demand_observed_at": before.scaling.demand_observed_at,
+                }
+            ),
+            "conditions": _messages_kept(before.conditions, after.conditions),
+        }
+    )
+    if same != before:
+        return after
+    drifted = _without_times(before) != _without_times(after)
+    published = before.scaling.demand_observed_at
+    young = published is not None and now - published.timestamp() < REFRESH_SECONDS
+    turned = [(d.signal, d.freshness, d.proposes) for d in before.scaling.demand] != [
+        (d.signal, d.freshness, d.proposes) for d in after.scaling.demand
+    ]
+    return after if drifted and (turned or not young) else before
+
+
+def _messages_kept(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[Condition, ...]:
+    """The new conditions with the published messages: a message alone may wait for the refresh."""
+    published = {c.type: c.message for c in before}
+    return tuple(c.model_copy(update={"message": published.get(c.type, c.message)}) for c in after)
+
+
+def _without_times(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+    if status.scaling is None:
+        return status
+    return status.model_copy(
+        update={"scaling": status.scaling.model_copy(update={"demand_observed_at": None})}
+    )
+
+
+def _rounded(value: float) -> float:
+    """Three significant digits: what a person reads, and what noise does not move every second."""
+    return float(f"{value:.3g}")
+
+
+# --- Events --------------------------------------------------------------------------------------
+
+
+def transitions(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> tuple[Event, ...]:
+    """One Event per condition that flipped or changed its reason, and one per scaling decision."""
+    published = {c.type: c for c in before.conditions}
+    events = [
+        _event(c)
+        for c in after.conditions
+        if (old := published.get(c.type)) is None or (old.status, old.reason) != (c.status, c.reason)
+        if old is not None or c.type in (ConditionType.ACCEPTED, ConditionType.READY)
+    ]
+    decision = after.scaling.last_decision if after.scaling is not None else None
+    if decision is not None and (before.scaling is None or decision != before.scaling.last_decision):
+        text = f"{decision.from_} → {decision.to} replicas, by {decision.limited_by}: {decision.message}"
+        events.append(Event("Normal", decision.reason, text, "Scale"))
+    return tuple(events)
+
+
+_CALM = frozenset({Reason.FIXED, Reason.SHADOW, Reason.COMPLETE, Reason.SCALED_TO_ZERO, Reason.STARTING})
+"""Reasons of a False condition that nobody has to act on."""
+
+
+def _event(condition: Condition) -> Event:
+    bad = condition.status is ConditionStatus.FALSE and condition.reason not in _CALM
+    return Event("Warning" if bad else "Normal", condition.reason, f"{condition.type}: {condition.message}")

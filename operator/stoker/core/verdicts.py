@@ -1,0 +1,202 @@
+"""The conditions: one small function each, that returns (status, reason, message).
+
+Rules of this module:
+
+* Unknown is not False, and stale metrics never touch ``Ready``.
+* A message says what is wrong, where, and what to do; a reason is one stable word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from stoker.api.conditions import ConditionType, Reason, ready_condition, set_condition
+from stoker.api.v1alpha1 import Condition, ConditionStatus, FieldError, Freshness, Scaling, ScalingMode
+from stoker.core.capacity import Grant
+from stoker.core.demand import Demand, Face
+from stoker.core.diagnose import Finding, diagnose
+from stoker.core.lifecycle import Steps
+from stoker.core.observed import ModelDeployment, Obstacle, Pod
+from stoker.core.scaling import Recommendation
+
+STUCK_SECONDS = 45 * 60.0
+"""A rollout whose new replica has not come up for this long is stuck: longer than any start-up budget."""
+
+STUCK_WITH_CAUSE_SECONDS = 60.0
+"""Likewise when the cause is known."""
+
+Verdict = tuple[ConditionStatus, str, str]
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Everything that was decided for one ModelDeployment in this tick."""
+
+    deployment: ModelDeployment
+    now: float
+    pods: Sequence[Pod]
+    """Its own pods."""
+    desired: int
+    previous: int | None
+    """What was desired before; None at first sight."""
+    grant: Grant
+    steps: Steps
+    errors: tuple[FieldError, ...] = ()
+    recommendation: Recommendation | None = None
+    """None while the number is fixed."""
+    demand: Demand | None = None
+    faces: tuple[Face, ...] = ()
+    metrics_failure: str | None = None
+    obstacle: Obstacle | None = None
+    """What the API server refused, if anything."""
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """The spec's scaling section."""
+        return self.deployment.spec.scaling if self.deployment.spec is not None else None
+
+    @property
+    def serving(self) -> int:
+        """Replicas that the Service routes to."""
+        return sum(p.routed for p in self.pods)
+
+
+def moment(at: float) -> datetime:
+    """Unix seconds as the whole-second UTC time that status holds."""
+    return datetime.fromtimestamp(int(at), UTC)
+
+
+def conditions_of(decided: Decided) -> tuple[Condition, ...]:
+    """All conditions, ``Ready`` last, in the place of the published ones."""
+    generation, now = decided.deployment.generation, decided.now
+    conditions = decided.deployment.status.conditions
+    for kind, verdict in (
+        (ConditionType.ACCEPTED, (TRUE, Reason.ACCEPTED, "the spec can be acted on")),
+        (ConditionType.CAPACITY_GRANTED, _granted(decided)),
+        (ConditionType.PROGRESSING, _progressing(decided)),
+        (ConditionType.AVAILABLE, _available(decided)),
+        (ConditionType.SCALING_ACTIVE, _scaling_active(decided)),
+    ):
+        conditions = set_verdict(conditions, kind, verdict, generation, now)
+    return with_ready(conditions, generation, now)
+
+
+def with_ready(conditions: tuple[Condition, ...], generation: int, now: float) -> tuple[Condition, ...]:
+    """The conditions with ``Ready`` derived anew."""
+    return set_verdict(conditions, ConditionType.READY, ready_condition(conditions), generation, now)
+
+
+def set_verdict(
+    conditions: Sequence[Condition], kind: ConditionType, verdict: Verdict, generation: int, now: float
+) -> tuple[Condition, ...]:
+    """The conditions with this one set."""
+    status, reason, message = verdict
+    new = Condition(
+        type=kind,
+        status=status,
+        observed_generation=generation,
+        last_transition_time=moment(now),
+        reason=reason,
+        message=message,
+    )
+    return set_condition(conditions, new)
+
+
+def _granted(decided: Decided) -> Verdict:
+    shortage, obstacle = decided.grant.shortage, decided.obstacle
+    if obstacle is not None and obstacle.reason is Reason.QUOTA_EXCEEDED:
+        return FALSE, obstacle.reason, obstacle.message
+    if shortage is None:
+        return TRUE, Reason.GRANTED, f"all {decided.desired} replicas have, or will get, their accelerators"
+    return FALSE, shortage.reason, shortage.message
+
+
+def _progressing(decided: Decided) -> Verdict:
+    if decided.obstacle is not None:
+        return FALSE, decided.obstacle.reason, decided.obstacle.message
+    if decided.steps.rolling:
+        return _rolling(decided)
+    draining = sum(p.leaving for p in decided.pods)
+    missing = decided.grant.replicas - decided.serving
+    if missing > 0:
+        return TRUE, Reason.SCALING, f"{decided.serving} of {decided.grant.replicas} replicas serve"
+    if draining:
+        return TRUE, Reason.DRAINING, f"{draining} replicas finish their requests and leave"
+    return FALSE, Reason.COMPLETE, f"all {decided.serving} replicas serve the current spec"
+
+
+def _rolling(decided: Decided) -> Verdict:
+    since, finding = decided.steps.stuck_since, _finding(decided)
+    waited = decided.now - since if since is not None else 0.0
+    left = decided.steps.rolling
+    if finding is not None and waited >= STUCK_WITH_CAUSE_SECONDS:
+        message = f"the new revision does not come up; {left} replicas of the old one stay. {finding.message}"
+        return FALSE, Reason.ROLLOUT_STUCK, message
+    if waited >= STUCK_SECONDS:
+        message = (
+            f"the new revision is not ready after {waited / 60:.0f} min; {left} replicas of the old one stay"
+        )
+        return FALSE, Reason.ROLLOUT_STUCK, message
+    return TRUE, Reason.ROLLING_OUT, f"{left} replicas of an older revision are still to be replaced"
+
+
+def _available(decided: Decided) -> Verdict:
+    if decided.desired == 0:
+        return FALSE, Reason.SCALED_TO_ZERO, "no replica is wanted, so nothing serves"
+    minimum = _minimum(decided)
+    if decided.serving >= minimum:
+        return TRUE, Reason.SERVING, f"{decided.serving} replicas serve; the minimum is {minimum}"
+    finding = _finding(decided)
+    have = f"{decided.serving} replicas serve; the minimum is {minimum}"
+    if finding is not None:
+        return FALSE, finding.reason, f"{have}. {finding.message}"
+    if decided.obstacle is not None:
+        return FALSE, decided.obstacle.reason, f"{have}. {decided.obstacle.message}"
+    if any(not p.leaving for p in decided.pods) or not decided.pods:
+        return FALSE, Reason.STARTING, f"{have}; the others are starting"
+    return FALSE, Reason.NO_READY_REPLICA, have
+
+
+def _minimum(decided: Decided) -> int:
+    """Replicas that must serve: the stated minimum; one fewer while a rollout replaces one without room."""
+    floor = decided.scaling.min_replicas if decided.scaling is not None else decided.desired
+    floor = max(1, min(floor, decided.desired))
+    return max(1, floor - 1) if decided.steps.rolling else floor
+
+
+def _finding(decided: Decided) -> Finding | None:
+    return diagnose([p for p in decided.pods if not p.routed and not p.leaving], decided.now)
+
+
+def _scaling_active(decided: Decided) -> Verdict:
+    if decided.scaling is None:
+        return FALSE, Reason.FIXED, "spec.scaling is not set: spec.replicas, or /scale, sets the number"
+    if decided.metrics_failure is not None:
+        return FALSE, Reason.PROMETHEUS_UNREACHABLE, f"the number is held: {decided.metrics_failure}"
+    if decided.demand is None or not decided.demand.serving:
+        return UNKNOWN, Reason.WAITING_FOR_METRICS, "no replica serves yet, so there is nothing to measure"
+    for freshness, reason in (
+        (Freshness.MISSING, Reason.METRICS_MISSING),
+        (Freshness.STALE, Reason.METRICS_STALE),
+    ):
+        worst = next((f for f in decided.faces if f.freshness is freshness), None)
+        if worst is not None:
+            return _not_fresh(worst, reason)
+    if decided.scaling.mode is ScalingMode.SHADOW:
+        return (
+            FALSE,
+            Reason.SHADOW,
+            f"decisions are recorded and not carried out: {decided.desired} replicas would run",
+        )
+    return TRUE, Reason.METRICS_FRESH, "every serving replica's metrics are fresh"
+
+
+def _not_fresh(face: Face, reason: Reason) -> Verdict:
+    some = f"{face.covered} of {face.expected} serving replicas have fresh metrics"
+    if face.blind and face.expected == 0:
+        return UNKNOWN, Reason.WAITING_FOR_METRICS, f"{face.name}: replicas have just become ready"
+    message = f"{face.name}: {some}; no replica is removed until all have. {face.message}"
+    return FALSE, reason, message
