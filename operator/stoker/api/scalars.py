@@ -10,7 +10,9 @@ from stoker.api.meta import RESERVED_PREFIX
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 _QUALIFIED = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
-_PATH = r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*"
+# A segment of a path is anything but `.` and `..`, which would lead out of the volume.
+_SEGMENT = r"(?:[A-Za-z0-9_-]|\.[A-Za-z0-9_-]|\.\.[A-Za-z0-9._-])[A-Za-z0-9._-]*"
+_PATH = rf"{_SEGMENT}(?:/{_SEGMENT})*"
 _URIS = (
     r"hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(?:@[A-Za-z0-9][A-Za-z0-9._/-]*)?",
     rf"pvc://{_SUBDOMAIN}/{_PATH}",
@@ -26,9 +28,9 @@ ModelUri = Annotated[
     Field(max_length=1024),
     Pattern(
         "|".join(_URIS),
-        "write hf://org/name[@revision], pvc://claim/path, oci://registry/image[:tag] or file:///path",
+        "write hf://org/name[@revision], pvc://claim/path, oci://registry/image[:tag] or file:///path,"
+        " with no '.' or '..' in the path",
     ),
-    Rule("!self.matches(r'/[.][.]?(/|$)')", "write the path without '.' and '..' segments"),
 ]
 ServedName = Annotated[
     str,

@@ -6,7 +6,7 @@ written out, one type per node and no keyword beyond its own. The rules of the c
 - `$ref` is replaced by what it points to; a field's own text and default win over those of the type;
 - `anyOf: [T, null]` is T: an optional field is absent, never null;
 - the text of a field ends with its default and its bounds, for `kubectl explain` shows neither;
-- `title` goes, and so do defaults that say nothing (null, an empty list or map);
+- `title` goes, and so do defaults that say nothing (null, an empty text, list or map);
 - the default of an object is written out, for the API server holds it against the rules before it fills it
   in;
 - a keyword that the API server would refuse is an error here, not a surprise on a cluster.
@@ -38,6 +38,7 @@ _KEYWORDS: Final = (
         RULES,
     ),
 )
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 _INT32_MAX: Final = 2**31 - 1
 
 _NAME_RULE: Final = Rule(
@@ -118,7 +119,7 @@ def _default(node: JSONSchema) -> Any:
     """Return the default to write, or None for none."""
     default = _without_empty(node["default"])
     is_model = "properties" in node and default == {}
-    return None if default in (None, [], {}) and not is_model else default
+    return None if default in _EMPTY and not is_model else default
 
 
 def _without_empty(value: Any) -> Any:
@@ -128,7 +129,7 @@ def _without_empty(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kept = {name: _without_empty(item) for name, item in value.items()}
-    return {name: item for name, item in kept.items() if item not in (None, [], {})}
+    return {name: item for name, item in kept.items() if item not in _EMPTY}
 
 
 def _limits(node: JSONSchema) -> list[str]:

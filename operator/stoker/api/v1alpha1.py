@@ -180,8 +180,8 @@ class ModelDeploymentSpec(ApiModel):
     ] = (Accelerator(),)
     """The types of GPU that replicas can run on, in order of preference; this release uses the first."""
     replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] | None = None
-    """A fixed number of replicas, for a hand or another autoscaler to set through `/scale`. Not together with
-    `scaling`. Unset, with `scaling` unset too: 1."""
+    """A fixed number of replicas, for a hand or another autoscaler to set through `/scale`, which needs a
+    number to start from. Not together with `scaling`. Unset, with `scaling` unset too: 1."""
     scaling: Scaling | None = None
     """Lets the number of replicas follow the traffic: within bounds, as many as it takes to keep every
     target. `status.scaling` explains each change. Unset: `replicas` is the number."""

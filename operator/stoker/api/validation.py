@@ -23,30 +23,19 @@ _REFUSED: Final = {
     "hostPID": "would share the host's processes: remove it",
     "hostIPC": "would share the host's memory: remove it",
 }
-_NAMED_LISTS: Final = ("containers", "initContainers", "ephemeralContainers", "volumes", "imagePullSecrets")
+_NAMED_LISTS: Final = ("containers", "initContainers", "volumes", "imagePullSecrets")
 
 
-class InvalidSpecError(ValueError):
-    """The spec cannot be acted on; `errors` says why, field by field."""
+def parse(raw: Mapping[str, Any]) -> tuple[ModelDeploymentSpec | None, tuple[FieldError, ...]]:
+    """Return the spec in `raw`, the value of `spec` as the API server sent it, and all that is wrong with it.
 
-    def __init__(self, errors: tuple[FieldError, ...]) -> None:
-        super().__init__("; ".join(map(str, errors)))
-        self.errors = errors
-
-
-def parse_spec(raw: Mapping[str, Any]) -> ModelDeploymentSpec:
-    """Return the spec in `raw`, the value of `spec` as the API server sent it.
-
-    Raises:
-        InvalidSpecError: it has the wrong shape, breaks a bound, or asks for what `validate` refuses.
+    The spec is None when `raw` has not the shape of one; it can be there and have errors all the same.
     """
     try:
         spec = ModelDeploymentSpec.model_validate(raw)
     except ValidationError as error:
-        raise InvalidSpecError(tuple(_field_errors(error))) from error
-    if errors := validate(spec):
-        raise InvalidSpecError(errors)
-    return spec
+        return None, tuple(_field_errors(error))
+    return spec, validate(spec)
 
 
 def validate(spec: ModelDeploymentSpec) -> tuple[FieldError, ...]:
@@ -70,9 +59,7 @@ def _unmergeable(pod_spec: Mapping[str, Any]) -> Iterator[FieldError]:
             continue
         for place, entry in enumerate(entries):
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-                yield FieldError(
-                    f"{path}[{place}]", "has no name: entries are merged by name, so give it one"
-                )
+                yield FieldError(f"{path}[{place}]", "has no name to be merged by: give it one")
 
 
 def _field_errors(error: ValidationError) -> Iterator[FieldError]:

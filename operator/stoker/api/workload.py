@@ -297,5 +297,6 @@ class Template(ApiModel):
     metadata: TemplateMetadata = TemplateMetadata()
     """Labels and annotations for the pods."""
     spec: PodSpecFields = Field(default_factory=dict)
-    """Fields of a pod's spec, merged last over what Stoker makes; lists of named things (containers, volumes,
-    …) are merged by name, and the engine's container is called `engine`. Unset: nothing is merged."""
+    """Fields of a pod's spec, merged last over what Stoker makes. Lists of named things (containers, volumes,
+    …) are merged by name, and the engine's container is called `engine`. A null removes what Stoker set;
+    plain `kubectl apply` drops nulls, `kubectl apply --server-side` keeps them. Unset: nothing is merged."""
