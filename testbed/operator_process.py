@@ -107,7 +107,8 @@ class Operator:
         self.stop()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("STOKER_")}
         environment |= self._environment | {"STOKER_LISTEN_PORT": str(self._port), "NO_COLOR": "1"}
-        command = ["env", *(f"{k}={v}" for k, v in environment.items()), sys.executable, "-m", "stoker", "run"]
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        command = ["env", *variables, sys.executable, "-m", "stoker", "run"]
         self._process = Process("stoker", command, self.log)
         if wait:
             self.wait_ready()

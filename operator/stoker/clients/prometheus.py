@@ -34,6 +34,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from stoker.clients import user_agent
+from stoker.core.signals import Answer, Failed, Sample, Samples
 
 CONNECT_SECONDS = 2.0
 """For the connect alone: a Prometheus that is up accepts at once, and the read needs the rest of the time."""
@@ -41,36 +42,6 @@ CHUNK = 64 * 1024
 MAX_WHY = 300
 """Characters of a server's words that are kept."""
 
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One series of an instant vector."""
-
-    labels: Mapping[str, str]
-    value: float
-    """May be NaN or ±inf."""
-    at: float
-    """Unix seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """An answer. With ``warnings`` it may be partial: a series that is absent proves nothing."""
-
-    samples: tuple[Sample, ...]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """No answer, and why, in words for a status message."""
-
-    why: str
-    unreachable: bool
-    """Nothing that speaks Prometheus's API answered, so that any other query would have failed too."""
-
-
-Answer = Samples | Failed
 
 OnQuery = Callable[[str, str, float], None]
 """(name of the query, ``ok`` | ``partial`` | ``failed`` | ``unreachable``, seconds), for metrics."""

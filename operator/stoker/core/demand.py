@@ -313,7 +313,10 @@ def _face(
     expected = max((t.expected for t in known), default=0)
     worst = max((t.freshness for t in known), key=_SEVERITY.index, default=Freshness.MISSING)
     if len(known) < len(totals) or any(t.blind for t in known):
-        why = next((_why(t.reading) for t in known if t.blind), "the engine has no such metric")
+        unknown = (
+            "the engine has no such metric" if any(t.serving for t in known) else "no replica serves yet"
+        )
+        why = next((_why(t.reading) for t in known if t.blind), unknown)
         worst = max(worst, Freshness.STALE, key=_SEVERITY.index)
         return Face(name, unit, None, target, 0, False, True, why, worst, covered, expected)
     value = combine([t.at_least for t in known])
@@ -325,6 +328,10 @@ def _face(
     return Face(
         name, unit, value, target, replicas, incomplete is None, False, message, worst, covered, expected
     )
+
+
+def _unknown(known: Sequence[Total]) -> str:
+    return "the engine has no such metric" if any(t.serving for t in known) else "no replica serves yet"
 
 
 _SEVERITY = (Freshness.FRESH, Freshness.STALE, Freshness.MISSING)

@@ -85,6 +85,8 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     faces = demand.faces(spec, measured, current)
     memory = snapshot.memory.get(deployment.key, Memory())
     chosen = scaling.recommend(spec.scaling, faces, memory, current, snapshot.now)
+    if previous is None:
+        chosen = scaling.first(spec.scaling, chosen)
     act_on = chosen.replicas
     if spec.scaling.mode is ScalingMode.SHADOW:
         held = deployment.status.granted_replicas

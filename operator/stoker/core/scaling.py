@@ -13,7 +13,7 @@ Rules of this module (each is a property test):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stoker.api.v1alpha1 import OnMissingMetrics, Scaling
 from stoker.core.demand import Face
@@ -77,6 +77,13 @@ def recommend(
 def initial(scaling: Scaling, existing: int) -> int:
     """The count to start from when status holds no decision: the running fleet, within the bounds."""
     return _bound(scaling, existing)[0]
+
+
+def first(scaling: Scaling, chosen: Recommendation) -> Recommendation:
+    """The words for a first decision, made before there is anything to measure."""
+    bound = "minReplicas" if chosen.replicas == scaling.min_replicas else "existing replicas"
+    message = f"starts with {chosen.replicas}, until replicas serve and can be measured"
+    return replace(chosen, limited_by=bound, message=message)
 
 
 def _ask(faces: Sequence[Face]) -> _Asked:

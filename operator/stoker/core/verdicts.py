@@ -110,7 +110,11 @@ def _granted(decided: Decided) -> Verdict:
     if obstacle is not None and obstacle.reason is Reason.QUOTA_EXCEEDED:
         return FALSE, obstacle.reason, obstacle.message
     if shortage is None:
-        return TRUE, Reason.GRANTED, f"all {decided.desired} replicas have, or will get, their accelerators"
+        return (
+            TRUE,
+            Reason.GRANTED,
+            "every replica that is wanted has its accelerators, or has not been refused them",
+        )
     return FALSE, shortage.reason, shortage.message
 
 
@@ -124,8 +128,8 @@ def _progressing(decided: Decided) -> Verdict:
     if missing > 0:
         return TRUE, Reason.SCALING, f"{decided.serving} of {decided.grant.replicas} replicas serve"
     if draining:
-        return TRUE, Reason.DRAINING, f"{draining} replicas finish their requests and leave"
-    return FALSE, Reason.COMPLETE, f"all {decided.serving} replicas serve the current spec"
+        return TRUE, Reason.DRAINING, f"{_replicas(draining)} finishing requests before leaving"
+    return FALSE, Reason.COMPLETE, f"{_replicas(decided.serving)} serving the current spec, as wanted"
 
 
 def _rolling(decided: Decided) -> Verdict:
@@ -148,16 +152,20 @@ def _available(decided: Decided) -> Verdict:
         return FALSE, Reason.SCALED_TO_ZERO, "no replica is wanted, so nothing serves"
     minimum = _minimum(decided)
     if decided.serving >= minimum:
-        return TRUE, Reason.SERVING, f"{decided.serving} replicas serve; the minimum is {minimum}"
+        return TRUE, Reason.SERVING, f"{_replicas(decided.serving)} serving, {minimum} needed at least"
     finding = _finding(decided)
-    have = f"{decided.serving} replicas serve; the minimum is {minimum}"
+    have = f"{_replicas(decided.serving)} serving, {minimum} needed at least"
     if finding is not None:
         return FALSE, finding.reason, f"{have}. {finding.message}"
     if decided.obstacle is not None:
         return FALSE, decided.obstacle.reason, f"{have}. {decided.obstacle.message}"
     if any(not p.leaving for p in decided.pods) or not decided.pods:
-        return FALSE, Reason.STARTING, f"{have}; the others are starting"
+        return FALSE, Reason.STARTING, f"{have}: the rest is starting"
     return FALSE, Reason.NO_READY_REPLICA, have
+
+
+def _replicas(count: int) -> str:
+    return "no replica" if count == 0 else f"{count} replica{'s' if count > 1 else ''}"
 
 
 def _minimum(decided: Decided) -> int:
