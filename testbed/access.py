@@ -7,7 +7,7 @@ one test run share one): an `Access` goes through a JSON file.
 import json
 import ssl
 import subprocess
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import httpx
@@ -38,7 +38,7 @@ class Access:
     url: str
     ca: Path
     kubeconfig: Path
-    admin_token: str
+    admin_token: str = field(repr=False)
     pod_cidr: str
     kubectl_path: Path
 
@@ -46,7 +46,7 @@ class Access:
         """Write it to a file that only this user can read; whoever sees the file sees all of it."""
         partial = path.with_suffix(".partial")
         write_private(
-            partial, json.dumps({field.name: str(getattr(self, field.name)) for field in fields(Access)})
+            partial, json.dumps({item.name: str(getattr(self, item.name)) for item in fields(Access)})
         )
         partial.replace(path)
 

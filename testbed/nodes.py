@@ -143,7 +143,7 @@ def create_nodes(
 
 
 def remove_nodes(plane: Access, names: Iterable[str]) -> None:
-    """Delete nodes, as when machines are given back; garbage collection then deletes their pods."""
+    """Delete nodes, as when machines are given back; their pods are collected within a minute."""
     _in_parallel(plane, list(names), _delete)
 
 

@@ -155,13 +155,16 @@ class Plane(Access):
         self._write_files()
         with _plane_errors():
             self._launch("etcd", components.etcd(layout))
+            etcd = f"http://127.0.0.1:{layout.etcd_port}/health"
+            self._wait("etcd", lambda: _succeeds(etcd), deadline)
             self._launch("kube-apiserver", components.kube_apiserver(layout, options))
-            self._wait("kube-apiserver", self._answers("/readyz"), deadline, also="etcd")
+            self._wait("kube-apiserver", self._answers("/readyz"), deadline)
             write_private(self.kubeconfig, kubeconfig_text(self.url, self.ca, self.admin_token, "admin"))
             self._launch("kube-controller-manager", components.kube_controller_manager(layout, options))
             self._launch("kube-scheduler", components.kube_scheduler(layout))
             self._launch("kwok", components.kwok(layout, options))
-            self._wait("kwok", self._kwok_is_ready, deadline)
+            kwok = f"http://127.0.0.1:{layout.kwok_port}/healthz"
+            self._wait("kwok", lambda: _succeeds(kwok), deadline)
             # Without a port of its own, the controller manager shows that it works by what it makes.
             self._wait("kube-controller-manager", self._answers(_DEFAULT_ACCOUNT), deadline)
             self._wait("kube-scheduler", lambda: self._processes["kube-scheduler"].running, deadline)
@@ -178,14 +181,8 @@ class Plane(Access):
         log = self._layout.file("logs") / f"{name}.log"
         self._processes[name] = Process(name, command, log, keep=[self._pods.claim])
 
-    def _wait(self, name: str, ready: Callable[[], bool], deadline: float, also: str | None = None) -> None:
-        """Wait for one program; blame `also`, which it needs, when that one has ended."""
-        try:
-            self._processes[name].wait_until(ready, deadline)
-        except ProcessError:
-            if also and not self._processes[also].running:
-                self._processes[also].wait_until(lambda: False, deadline)
-            raise
+    def _wait(self, name: str, ready: Callable[[], bool], deadline: float) -> None:
+        self._processes[name].wait_until(ready, deadline)
 
     def _answers(self, path: str) -> Callable[[], bool]:
         """Return a question to the API server: does a GET of `path` succeed?"""
@@ -200,9 +197,6 @@ class Plane(Access):
 
         return ask
 
-    def _kwok_is_ready(self) -> bool:
-        return _succeeds(f"http://127.0.0.1:{self._layout.kwok_port}/healthz")
-
 
 @contextmanager
 def _plane_errors() -> Iterator[None]:
@@ -212,7 +206,7 @@ def _plane_errors() -> Iterator[None]:
         raise PlaneError(str(error)) from error
 
 
-def _succeeds(url: str, **options: Any) -> bool:  # noqa: ANN401 - passed on to httpx, which types them
+def _succeeds(url: str, **options: Any) -> bool:
     with contextlib.suppress(httpx.HTTPError, ssl.SSLError):
         return httpx.get(url, timeout=5, **options).is_success
     return False
