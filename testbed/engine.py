@@ -18,11 +18,7 @@ from testbed.http_metrics import HttpMetrics
 from testbed.metrics import EngineMetrics
 from testbed.replica import EventKind, Replica, ReplicaModel, Request
 
-__all__ = ["Engine", "EngineDiedError", "EngineStats", "Generation", "MetricsFault", "Pacer"]
-
-
-class EngineDiedError(Exception):
-    """The engine went away while a client waited."""
+__all__ = ["Engine", "EngineStats", "Generation", "MetricsFault", "Pacer"]
 
 
 class MetricsFault(StrEnum):
@@ -70,19 +66,12 @@ class Generation:
         self._first = 1 if interval else request.output_tokens
         self._available = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._died = False
 
     async def next(self) -> int:
-        """Wait for something worth writing; return how many tokens are new.
-
-        Raises:
-            EngineDiedError: the engine was closed.
-        """
+        """Wait for something worth writing; return how many tokens are new."""
         if not self._worth_waking():
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        if self._died:
-            raise EngineDiedError
         new, self.sent = self._available - self.sent, self._available
         return new
 
@@ -90,21 +79,12 @@ class Generation:
         """Tell how many tokens there are; wakes the handler if that is enough to write."""
         self._available = available
         self.finished = available == self.request.output_tokens
-        if self._worth_waking():
-            self._wake()
-
-    def die(self) -> None:
-        """The engine is gone."""
-        self._died = True
-        self._wake()
+        if self._worth_waking() and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _worth_waking(self) -> bool:
         new = self._available - self.sent
-        return self._died or self.finished or new >= (self._interval if self.sent else self._first)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        return self.finished or new >= (self._interval if self.sent else self._first)
 
 
 class Engine:
@@ -173,11 +153,9 @@ class Engine:
         return not self.replica.idle
 
     def close(self) -> int:
-        """The engine dies; returns how many requests that cuts."""
+        """The engine dies; returns how many requests that cuts. Their handlers end with the connections."""
         cut = len(self._live)
         self.stats.cut += cut
-        for generation in self._live.values():
-            generation.die()
         self._live.clear()
         return cut
 

@@ -5,6 +5,7 @@ them. Closing the server is the engine's death: connections are aborted in the m
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from testbed.engine import Engine, EngineDiedError, Generation
+from testbed.engine import Engine, Generation
 from testbed.exposition import CONTENT_TYPE
 from testbed.openai_api import ApiError, Ask, Writer, error_body, read_ask
 
@@ -115,10 +116,7 @@ class EngineServer:
     ) -> web.StreamResponse:
         if ask.stream:
             return await _stream(request, generation, writer)
-        try:
-            await generation.next()
-        except EngineDiedError:
-            raise ConnectionResetError("the engine died") from None
+        await generation.next()
         return _json(writer.whole(generation.sent))
 
     async def _models(self, _request: web.BaseRequest) -> web.StreamResponse:
@@ -149,19 +147,19 @@ class EngineServer:
 
 async def _stream(request: web.BaseRequest, generation: Generation, writer: Writer) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-    await response.prepare(request)
-    opening = writer.opening()
-    try:
-        while True:
+    with contextlib.suppress(ConnectionError):  # the client has gone, or this engine has died
+        await response.prepare(request)
+        data, finished = writer.opening(), False
+        while not finished:
             new = await generation.next()
-            data = opening + writer.chunk(new, generation.sent, finished=generation.finished)
-            opening = b""
-            if generation.finished:
+            finished = generation.finished
+            data += writer.chunk(new, generation.sent, finished=finished)
+            if finished:
                 await response.write_eof(data + writer.closing(generation.sent))
-                return response
-            await response.write(data)
-    except EngineDiedError:
-        raise ConnectionResetError("the engine died") from None
+            else:
+                await response.write(data)
+            data = b""
+    return response
 
 
 def _json(body: dict[str, Any], status: int = 200) -> web.StreamResponse:
