@@ -44,6 +44,9 @@ class Observer(Protocol):
     def tick(self, phase: str, seconds: float) -> None:
         """A phase (gather, decide, act) of a tick took this long."""
 
+    def tick_failed(self, error: str) -> None:
+        """Deciding itself failed: a bug."""
+
     def planned(self, plan: Plan, result: Result | None) -> None:
         """A plan was made (None) or executed."""
 
@@ -141,8 +144,9 @@ class Controller:
         started = time.perf_counter()
         try:
             plans = reconcile(self._snapshot(), keys)
-        except Exception:
+        except Exception as error:
             log.exception("deciding failed", model_deployments=len(keys))
+            self._observer.tick_failed(f"{type(error).__name__}: {error}")
             for key in keys:
                 self._queue.done(key, failed=True)
             return

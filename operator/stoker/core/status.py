@@ -221,6 +221,8 @@ def _settled(
     before: ModelDeploymentStatus, after: ModelDeploymentStatus, now: float
 ) -> ModelDeploymentStatus:
     """The new status; numbers that only drift stay as published while they are young."""
+    if after == before:  # by far the commonest case
+        return before
     if before.scaling is None or after.scaling is None:
         return after
     same = after.model_copy(
