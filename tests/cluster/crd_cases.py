@@ -9,6 +9,7 @@ spoils that one place. A field without a sample, and a rule without a breaking v
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import pathlib
@@ -123,6 +124,7 @@ class Case:
         return manifest
 
 
+@functools.cache
 def cases() -> list[Case]:
     """Return one case or more for each constraint of the schema."""
     return list(itertools.chain.from_iterable(_cases(path, node) for path, node in nodes()))

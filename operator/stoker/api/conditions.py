@@ -86,8 +86,8 @@ def ready_condition(conditions: Sequence[Condition]) -> tuple[ConditionStatus, s
         missing = ConditionType.ACCEPTED if accepted is None else ConditionType.AVAILABLE
         return ConditionStatus.UNKNOWN, Reason.NOT_OBSERVED, f"{missing} is not known yet"
     short = capacity is not None and capacity.status is ConditionStatus.FALSE
-    addition = f" It cannot grow: {capacity.message}" if capacity is not None and short else ""
-    return ConditionStatus.TRUE, available.reason, f"{available.message}{addition}"
+    addition = f"; it cannot grow: {capacity.message}" if capacity is not None and short else ""
+    return ConditionStatus.TRUE, available.reason, f"{available.message.rstrip('.')}{addition}"
 
 
 def _cause(

@@ -118,45 +118,30 @@ PodAnnotations = Annotated[
     dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64), _NOT_RESERVED
 ]
 
-_HOST_RULES = tuple(
-    Rule(
-        f"!has(self.{field}) || !self.{field}",
-        f"replicas do not share the host's namespaces: remove {field}",
-        f".{field}",
-    )
-    for field in ("hostNetwork", "hostPID", "hostIPC")
-)
+_HOST_FIELDS = ("hostNetwork", "hostPID", "hostIPC")
 _NODE_RULE = Rule(
     "!has(self.nodeName)",
     "a node's name would bypass the scheduler: remove nodeName, or set accelerators[].nodeSelector",
     ".nodeName",
 )
+_HOST_RULES = tuple(
+    Rule(
+        f"!has(self.{field}) || !self.{field}",
+        f"replicas share nothing with the host: remove {field}",
+        f".{field}",
+    )
+    for field in _HOST_FIELDS
+)
+_NODE_NAME = {"type": "string", "maxLength": 253, "description": "Refused: the scheduler chooses the node."}
+_HOST_FLAG = {"type": "boolean", "description": "Refused when true: replicas share nothing with the host."}
 # CEL sees declared fields only, so the refused ones are declared; every other field passes through unpruned.
-PodSpecFields = Annotated[
-    dict[str, Any],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "x-kubernetes-preserve-unknown-fields": True,
-            "properties": {
-                "nodeName": {"type": "string", "description": "Refused: it would bypass the scheduler."},
-                "hostNetwork": {
-                    "type": "boolean",
-                    "description": "Refused when true: replicas have addresses of their own.",
-                },
-                "hostPID": {
-                    "type": "boolean",
-                    "description": "Refused when true: replicas see no other processes.",
-                },
-                "hostIPC": {
-                    "type": "boolean",
-                    "description": "Refused when true: replicas share no memory with the host.",
-                },
-            },
-            RULES: [rule.schema() for rule in (_NODE_RULE, *_HOST_RULES)],
-        }
-    ),
-]
+_POD_SPEC = {
+    "type": "object",
+    "x-kubernetes-preserve-unknown-fields": True,
+    "properties": {"nodeName": _NODE_NAME} | dict.fromkeys(_HOST_FIELDS, _HOST_FLAG),
+    RULES: [rule.schema() for rule in (_NODE_RULE, *_HOST_RULES)],
+}
+PodSpecFields = Annotated[dict[str, Any], WithJsonSchema(_POD_SPEC)]
 
 ATOMIC: Final[dict[str, Any]] = {LIST_TYPE: "atomic"}
 """A list that is replaced as a whole by whoever applies it."""

@@ -66,60 +66,51 @@ _COLUMNS: Final = (
 def structural(model: type[ApiModel]) -> JSONSchema:
     """Return the structural schema of a model.
 
-    Raises: ValueError: when the model uses what the API server does not take; the message has the path and
-    the keyword.
+    Raises:
+        ValueError: the model uses what the API server does not take; the message has path and keyword.
     """
     source = model.model_json_schema()
     return _convert(source, source.get("$defs", {}), model.__name__)
 
 
 def _convert(node: JSONSchema, defs: dict[str, JSONSchema], path: str) -> JSONSchema:
-    node = _merged(node, defs)
+    node = _flat(node, defs, path)
     limits = _limits(node)
-    unknown = node.keys() - set(_KEYWORDS)
-    if unknown:
-        raise ValueError(
-            f"{path}: {', '.join(sorted(unknown))}: not part of a structural schema; use another type"
-        )
+    if unknown := sorted(node.keys() - set(_KEYWORDS)):
+        raise ValueError(f"{path}: {', '.join(unknown)}: not part of a structural schema; use another type")
     if "description" in node:
         node["description"] = " ".join([*node["description"].split(), *limits])
-    if node.get("type") in {"integer", "number"}:
+    if node["type"] in {"integer", "number"}:
         node["format"] = _number_format(node)
     if "properties" in node:
-        node["properties"] = {
-            name: _convert(child, defs, f"{path}.{name}") for name, child in node["properties"].items()
-        }
-    for inner in ("items", "additionalProperties"):
-        if isinstance(node.get(inner), dict):
-            node[inner] = _convert(node[inner], defs, f"{path}[]")
+        fields = node["properties"].items()
+        node["properties"] = {name: _convert(field, defs, f"{path}.{name}") for name, field in fields}
+    for inner in {"items", "additionalProperties"} & node.keys():
+        node[inner] = _convert(node[inner], defs, f"{path}[]")
     return {keyword: node[keyword] for keyword in _KEYWORDS if keyword in node}
 
 
-def _merged(node: JSONSchema, defs: dict[str, JSONSchema]) -> JSONSchema:
-    """Return one flat node: references and optional types written out, and what says nothing left out."""
-    node = dict(node)
-    for keyword in ("title", "$defs"):
-        node.pop(keyword, None)
+def _flat(node: JSONSchema, defs: dict[str, JSONSchema], path: str) -> JSONSchema:
+    """Return one node with references and optional types written out, and without what says nothing."""
+    node = {keyword: value for keyword, value in node.items() if keyword not in {"title", "$defs"}}
     if "anyOf" in node:
-        (kind,) = (option for option in node.pop("anyOf") if option != {"type": "null"})
-        node = _merged(kind, defs) | node
+        kinds = [kind for kind in node.pop("anyOf") if kind != {"type": "null"}]
+        if len(kinds) != 1:
+            raise ValueError(f"{path}: more than one type: a structural schema has one per field")
+        node = _flat(kinds[0], defs, path) | node
     if "$ref" in node:
-        node = _merged(defs[node.pop("$ref").removeprefix("#/$defs/")], defs) | node
-    if "default" in node:
-        default = _default(node)
-        node |= {"default": default}
-        if default is None:
-            del node["default"]
+        node = _flat(defs[node.pop("$ref").removeprefix("#/$defs/")], defs, path) | node
     if node.get("additionalProperties") is True:
         del node["additionalProperties"]
-    return node
+    default = _default(node)
+    return {keyword: value for keyword, value in node.items() if keyword != "default"} | default
 
 
-def _default(node: JSONSchema) -> Any:
-    """Return the default to write, or None for none."""
-    default = _without_empty(node["default"])
-    is_model = "properties" in node and default == {}
-    return None if default in _EMPTY and not is_model else default
+def _default(node: JSONSchema) -> JSONSchema:
+    """Return the default as an entry of the schema, or nothing where it says nothing."""
+    default = _without_empty(node.get("default"))
+    is_object = "properties" in node and default == {}
+    return {"default": default} if is_object or default not in _EMPTY else {}
 
 
 def _without_empty(value: Any) -> Any:
