@@ -14,8 +14,11 @@ from stoker.api.v1alpha1 import (
     ModelSource,
     OnMissingMetrics,
     ReplicaState,
+    Scaling,
     ScalingMode,
 )
+from stoker.core.demand import DEFAULT_CONCURRENT_REQUESTS, PROMPT_TOKEN_WEIGHT
+from stoker.core.engines.engine import TOKEN_KEY
 
 
 @pytest.fixture
@@ -132,3 +135,20 @@ class TestStatus:
 def test_all_names_are_there():
     assert sorted(v1alpha1.__all__) == sorted(set(v1alpha1.__all__))
     assert all(hasattr(v1alpha1, name) for name in v1alpha1.__all__)
+
+
+class TestTextsTellWhatTheCoreDoes:
+    """The API may not import the core, so its texts repeat a few numbers and names."""
+
+    def test_the_target_that_counts_when_no_other_does(self):
+        assert f"{DEFAULT_CONCURRENT_REQUESTS} requests in flight" in described(Scaling, "targets")
+
+    def test_the_weight_of_a_prompt_token(self):
+        assert f"plus {PROMPT_TOKEN_WEIGHT} of each" in described(Accelerator, "tokens_per_second")
+
+    def test_the_key_of_the_token(self):
+        assert f"`{TOKEN_KEY}`" in described(ModelSource, "secret_name")
+
+
+def described(model, field):
+    return " ".join(model.model_fields[field].description.split())

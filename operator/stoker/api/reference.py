@@ -80,6 +80,8 @@ def _type(node: JSONSchema) -> str:
 
 def _meaning(node: JSONSchema) -> str:
     bounds = [text.format(node[keyword]) for keyword, text in _BOUNDS if keyword in node]
+    # The text itself ends with the bounds of durations and quantities.
     hints = [] if "properties" in node else [rule["message"] for rule in node.get(RULES, [])]
+    hints = [hint for hint in hints if not hint.startswith(("write a duration", "write a quantity"))]
     extra = "; ".join([*bounds, *hints])
     return f"{node['description']} *{extra[:1].upper()}{extra[1:]}.*" if extra else str(node["description"])

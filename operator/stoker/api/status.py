@@ -33,7 +33,6 @@ class CapacitySource(StrEnum):
     """Where a capacity comes from."""
 
     STATED = "Stated"
-    DEFAULT = "Default"
 
 
 class Freshness(StrEnum):
@@ -80,7 +79,7 @@ class CapacityStatus(ApiModel):
     tokens_per_second: Count
     """Capacity of one replica in weighted tokens per second."""
     source: CapacitySource
-    """`Stated` in the spec, or the cautious `Default`."""
+    """Where the number comes from: `Stated` in the spec."""
 
 
 class StartupStatus(ApiModel):
@@ -182,7 +181,7 @@ class ModelDeploymentStatus(ApiModel):
     granted_replicas: Count | None = None
     """Replicas that the GPUs allow, of those."""
     ready: Text | None = None
-    """Serving and wanted replicas as `3/4`."""
+    """Serving and wanted replicas, such as `3/4`."""
     selector: Annotated[str, Field(max_length=512)] | None = None
     """Label selector of the replicas, for `/scale` and for disruption budgets."""
     accelerator: Text | None = None

@@ -107,8 +107,8 @@ class Targets(ApiModel):
     """What one replica should carry. Several can be set: the one that asks for most replicas wins."""
 
     utilization: Annotated[float, Field(ge=0.05, le=1)] = 0.8
-    """Share of a replica's token capacity (`accelerators[].tokensPerSecond`) to use; the rest is room for
-    bursts."""
+    """Share of a replica's token capacity to use; the rest is room for bursts. It is a target where
+    `accelerators[].tokensPerSecond` says what the capacity is."""
     generated_tokens_per_second: Rate | None = None
     """Generated tokens per second and replica. Unset: not a target."""
     prompt_tokens_per_second: Rate | None = None
@@ -141,11 +141,13 @@ class Scaling(ApiModel):
     mode: ScalingMode = ScalingMode.ACTIVE
     """`Active` carries decisions out. `Shadow` makes and records them in status, and changes nothing."""
     min_replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
-    """Never fewer replicas than this; 0 allows to remove the last one."""
+    """Never fewer replicas than this. With 0 the last one goes after `windows.toZero` without traffic; set 1
+    to have it back."""
     max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
     """Never more replicas than this."""
     targets: Targets = Targets()
-    """What one replica should carry. Several can be set: the one that asks for most replicas wins."""
+    """What one replica should carry. Several can be set: the one that asks for most replicas wins. Where none
+    counts, 40 requests in flight per replica are the target."""
     windows: Windows = Windows()
     """How long the traffic has to ask for a change before it is made."""
     on_missing_metrics: OnMissingMetrics = OnMissingMetrics.HOLD

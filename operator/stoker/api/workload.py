@@ -71,7 +71,8 @@ class ModelSource(ApiModel):
     name: ServedName | None = None
     """The name that clients ask for in the `model` field of a request. Unset: `metadata.name`."""
     secret_name: ObjectName | None = None
-    """Secret of this namespace with what the source asks for: key `token` for `hf://`. Unset: no secret."""
+    """Secret of this namespace whose key `HF_TOKEN` holds a token of the Hugging Face Hub. Unset: no
+    token."""
 
     @property
     def scheme(self) -> str:
@@ -250,8 +251,8 @@ class Accelerator(ApiModel):
     args: Annotated[tuple[Argument, ...], Field(max_length=256, json_schema_extra=ATOMIC)] = ()
     """Engine arguments for this type alone, after `engine.args`. Unset: none."""
     tokens_per_second: Rate | None = None
-    """Capacity of one replica in tokens per second: generated tokens, plus prompt tokens at the weight that
-    `status.capacity` explains. `scaling.targets.utilization` is a share of it. Unset: a cautious default."""
+    """Capacity of one replica in tokens per second: the generated ones, plus 0.3 of each computed prompt
+    token. `scaling.targets.utilization` is a share of it. Unset: `utilization` is no target."""
 
 
 class Cache(ApiModel):
