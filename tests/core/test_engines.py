@@ -156,7 +156,7 @@ class TestEveryEngine:
     def test_the_grace_period_holds_the_pause_the_requests_and_the_end(self) -> None:
         pause = container()["lifecycle"]["preStop"]["sleep"]["seconds"]
         requests = int(option(container()["args"], "--shutdown-timeout"))
-        assert engines.GRACE_SECONDS == pause + requests + 30
+        assert pause + requests + 30 == engines.GRACE_SECONDS
 
     def test_the_last_words_of_the_engine_reach_its_status(self) -> None:
         assert container()["terminationMessagePolicy"] == "FallbackToLogsOnError"

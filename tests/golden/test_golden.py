@@ -13,7 +13,8 @@ import pytest
 def _load() -> ModuleType:
     """`render.py` beside this file: with importlib mode, test folders are not on the path."""
     spec = importlib.util.spec_from_file_location("golden_render", Path(__file__).with_name("render.py"))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -75,12 +75,17 @@ _OBSTACLES: Final = (
     ),
     _obstacle(r"(unschedulable)", Reason.UNSCHEDULABLE, "cordoned", "uncordon a node with kubectl uncordon"),
     _obstacle(r"(Too many pods)", Reason.UNSCHEDULABLE, "full of pods", "add nodes"),
-    # Last: a node that was never meant is no obstacle while another one, which was, has its own.
     _obstacle(
         r"(affinity|selector)",
         Reason.NO_SUCH_NODE,
         "without the labels asked for",
         "correct accelerators[].nodeSelector, or label the nodes",
+    ),
+    _obstacle(
+        r"(.+)",
+        Reason.UNSCHEDULABLE,
+        "that say {0!r}",
+        "compare the pod's requests, tolerations and affinity with kubectl describe nodes",
     ),
 )
 
@@ -96,41 +101,45 @@ def scheduling(message: str) -> Cause:
         return Cause(Reason.CONFIG_MISSING, what, "create it, or correct its name in the spec")
     verdict = message.partition(" preemption:")[0].partition("nodes are available: ")[2].rstrip(".")
     counted = re.findall(r"(?:^|, )(\d+) (.+?)(?=, \d+ |$)", verdict)
-    known = sorted(
-        (rank, f"{count} {obstacle.what.format(found[1])}", obstacle, found[1])
-        for count, text in counted
-        for rank, obstacle, found in [_first(text)]
-        if obstacle is not None and found is not None
-    )
-    if not known or len(known) < len(counted):
-        return Cause(Reason.UNSCHEDULABLE, f"no node fits: {quote(message)}", _LOOK_AT_NODES)
-    reason = known[0][2].reason
-    remedies = dict.fromkeys(
-        obstacle.do.format(found)
-        for _, _, obstacle, found in known
-        # Nodes that were never meant need no label, unless there are no others.
-        if obstacle.reason is not Reason.NO_SUCH_NODE or reason is Reason.NO_SUCH_NODE
-    )
-    nodes = ", ".join(words for _, words, _, _ in known)
-    return Cause(reason, f"no node fits: {nodes}", "; ".join(remedies))
+    if not counted:
+        do = "compare the pod's spec with kubectl describe nodes"
+        return Cause(Reason.UNSCHEDULABLE, f"no node fits: {quote(message)}", do)
+    blocked = sorted(_blocked(count, text) for count, text in counted)
+    # A node without the labels was never meant: it is no obstacle unless all nodes are like that.
+    meant = [b for b in blocked if b.reason is not Reason.NO_SUCH_NODE] or blocked
+    nodes = quote(", ".join(b.what for b in blocked))
+    remedies = list(dict.fromkeys(b.do for b in meant))
+    return Cause(meant[0].reason, f"no node fits: {nodes}", "; ".join(remedies[:2]))
 
 
 _GONE: Final = {"not found": "does not exist", "is being deleted": "is being deleted"}
-_LOOK_AT_NODES: Final = "compare the pod's requests, tolerations and affinity with kubectl describe nodes"
 
 
-def _first(text: str) -> tuple[int, _Obstacle | None, re.Match[str] | None]:
-    for rank, obstacle in enumerate(_OBSTACLES):
-        if found := obstacle.pattern.search(text):
-            return rank, obstacle, found
-    return len(_OBSTACLES), None, None
+class _Blocked(NamedTuple):
+    """So many nodes that one obstacle rules out."""
+
+    rank: int
+    what: str
+    reason: Reason
+    do: str
+
+
+def _blocked(count: str, text: str) -> _Blocked:
+    rank, obstacle, which = next(
+        (rank, obstacle, found[1])
+        for rank, obstacle in enumerate(_OBSTACLES)
+        if (found := obstacle.pattern.search(text)) is not None
+    )
+    what, do = obstacle.what.format(which), obstacle.do.format(which)
+    return _Blocked(rank, f"{count} {what}", obstacle.reason, do)
 
 
 # --- Registries ----------------------------------------------------------------------------------
 
 _IMAGE: Final = re.compile(r'image(?: tag| name)? "([^"]+)"')
 _PREAMBLE: Final = re.compile(
-    r'(?:.*(?:image(?: tag| name)?|reference) "[^"]*": )?(?:ErrImagePull: )?(?:rpc error: code = \w+ desc = )?',
+    r'(?:.*(?:image(?: tag| name)?|reference) "[^"]*": )?(?:ErrImagePull: )?'
+    r"(?:rpc error: code = \w+ desc = )?",
     re.DOTALL,
 )
 _PULL_REMEDIES: Final = (

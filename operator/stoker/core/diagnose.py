@@ -17,6 +17,8 @@ from stoker.core.observed import Key, Pod
 
 MAX_MESSAGE: Final = 600
 """Characters; a condition has room for 1024 and says a little more around it."""
+MAX_REMEDY: Final = 200
+"""Characters of it for what to do."""
 
 _RANK: Final = (
     # What only the user can put right, and what no waiting cures.
@@ -96,5 +98,5 @@ def phase(pod: Pod, now: float) -> ReplicaPhase:
 
 def _sentence(pod: Pod, cause: Cause) -> str:
     where = f"{pod.key.name} on {pod.node}" if pod.node else pod.key.name
-    end = f". {cause.do[:1].upper()}{cause.do[1:]}."
+    end = f". {cause.do[:1].upper()}{cause.do[1:MAX_REMEDY]}."
     return f"{where}: {cause.what}"[: MAX_MESSAGE - len(end)] + end
