@@ -164,9 +164,10 @@ class Operator:
         from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - only here
 
         families: Any = text_string_to_metric_families(self.metrics())
-        return sum(
-            sample.value
+        values = (
+            float(sample.value)
             for family in families
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+        return sum(values, 0.0)

@@ -20,17 +20,27 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import kopf
 import structlog
 
 from stoker.api import meta
-from stoker.clients import credentials
+from stoker.clients import credentials, user_agent
 from stoker.controller.sweep import WATCHED
+
+Seen = Callable[[str], None]
+"""(kind): its watch is alive; called from kopf's thread."""
+
+WATCH_SECONDS = 60
+"""Each watch is opened anew after this long, so that a quiet one shows that it lives."""
 
 Deliver = Callable[[str, str | None, Mapping[str, Any]], None]
 """(kind, event type or None for a listed object, object)."""
 
 STOP_SECONDS = 5.0
+
+MAX_CONNECTIONS = 256
+"""A watch occupies a connection: one per kind and namespace, and some for lists."""
 
 EVENTS_PER_TURN = 200
 """Events delivered before the loop turns to something else: a listing of a whole fleet must not stall it."""
@@ -43,6 +53,7 @@ class Watcher:
 
     Args:
         deliver: Called in the caller's loop, in the order of arrival.
+        seen: Called whenever the API server answers a list or watch.
         kubeconfig: As for the Kubernetes client.
         context: Likewise.
         namespaces: To watch; empty for all.
@@ -51,12 +62,14 @@ class Watcher:
     def __init__(
         self,
         deliver: Deliver,
+        seen: Seen,
         *,
         kubeconfig: Path | None = None,
         context: str | None = None,
         namespaces: Collection[str] = (),
     ) -> None:
         self._deliver = deliver
+        self._seen = seen
         self._kubeconfig = kubeconfig
         self._context = context
         self._namespaces = namespaces
@@ -88,7 +101,7 @@ class Watcher:
         except BaseException as error:  # noqa: BLE001 - whatever ends kopf must end the operator
             why = f"{type(error).__name__}: {error}"
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(why))
+            self._loop.call_soon_threadsafe(_tell, ended, why)
 
     async def _operator(self) -> None:
         await kopf.operator(
@@ -103,8 +116,8 @@ class Watcher:
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
 
-        @kopf.on.login(registry=registry, id="login", retries=None)  # type: ignore[arg-type]
-        async def login(**_: Any) -> kopf.ConnectionInfo:
+        @kopf.on.login(registry=registry, id="login")
+        async def login(**_: Any) -> kopf.AiohttpSession:
             return await self._login()
 
         for api_version, kind, _ in WATCHED:
@@ -137,7 +150,25 @@ class Watcher:
         if self._loop is not None:
             self._loop.call_soon(self._drain)
 
-    async def _login(self) -> kopf.ConnectionInfo:
+    async def _login(self) -> kopf.AiohttpSession:
+        """A session of kopf's making, but bounded, and watched: kopf itself tells nothing of its watches."""
+        info = await self._connection()
+        connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=info.as_ssl_context())
+        headers = {**info.as_http_headers(), "User-Agent": user_agent()}
+        session = aiohttp.ClientSession(connector=connector, headers=headers, trace_configs=[self._traced()])
+        return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
+
+    def _traced(self) -> aiohttp.TraceConfig:
+        async def answered(_: object, __: object, params: aiohttp.TraceRequestEndParams) -> None:
+            kind = _KINDS.get(params.url.name)
+            if kind is not None and params.response.status < 400:
+                self._seen(kind)
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(answered)
+        return trace
+
+    async def _connection(self) -> kopf.ConnectionInfo:
         known = await credentials.load(self._kubeconfig, self._context, connections=1)
         scheme, _, token = known.api_key.get("BearerToken", "").rpartition(" ")
         return kopf.ConnectionInfo(
@@ -151,6 +182,11 @@ class Watcher:
         )
 
 
+def _tell(ended: asyncio.Future[str], why: str) -> None:
+    if not ended.done():
+        ended.set_result(why)
+
+
 def watch_settings() -> kopf.OperatorSettings:
     """Kopf's settings for a shell that only watches.
 
@@ -162,6 +198,7 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.watching.chunk_size = 500
+    settings.watching.server_timeout = WATCH_SECONDS
     settings.queueing.idle_timeout = 0.1
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
@@ -179,6 +216,9 @@ def _plural(kind: str) -> str:
     return meta.PLURAL if kind == meta.KIND else f"{kind.lower()}s"
 
 
+_KINDS = {_plural(kind): kind for _, kind, _ in WATCHED}
+
+
 class _Patience(Iterable[float]):
     """Pauses between attempts, without end: an API server that is away comes back."""
 
@@ -190,7 +230,7 @@ class _NoDiffBase(kopf.DiffBaseStorage):
     """Nothing is compared, so nothing is copied: 79 % of kopf's time per event otherwise."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence({})  # type: ignore[typeddict-item]
+        return kopf.BodyEssence({})
 
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
         return None

@@ -58,8 +58,15 @@ class Gatherer:
         self._engines = engines
         self._clock = clock
         self._stale_after = stale_after
-        self.metrics = Metrics(at=clock(), failure="Prometheus has not been asked yet")
+        self._metrics = Metrics(at=clock(), failure="Prometheus has not been asked yet")
         self.loads: dict[str, EngineLoad] = {}
+
+    def metrics(self) -> Metrics:
+        """The last round's readings; none at all when that round is too long ago to be acted on."""
+        age = self._clock() - self._metrics.at
+        if age <= self._stale_after or self._metrics.failure is not None:
+            return self._metrics
+        return Metrics(at=self._clock(), failure=f"Prometheus was last asked {age:.0f} s ago")
 
     async def measure(self) -> list[Key]:
         """Ask Prometheus about the fleet; the ModelDeployments whose decision depends on the answer."""
@@ -68,12 +75,12 @@ class Gatherer:
             return []
         if self._prometheus is None:
             why = "no Prometheus address is configured: set STOKER_PROMETHEUS_URL"
-            self.metrics = Metrics(at=self._clock(), failure=why)
+            self._metrics = Metrics(at=self._clock(), failure=why)
             return [d.key for d in scaled]
         names = [d.metrics for d in scaled if d.metrics is not None]
         answers = await self._prometheus.query_all(signals.queries(names, _latency_scopes(scaled)))
         pods = [(p.key, d.metrics) for d in scaled if d.metrics for p in self._store.pods(d.key)]
-        self.metrics = signals.gathered(answers, pods, self._clock(), self._stale_after)
+        self._metrics = signals.gathered(answers, pods, self._clock(), self._stale_after)
         return [d.key for d in scaled]
 
     async def poll_draining(self) -> list[Key]:

@@ -32,6 +32,9 @@ from stoker.core.reconcile import reconcile
 DEBOUNCE_SECONDS = 0.05
 """A burst of events (a pod's status moves several times within milliseconds) is one tick."""
 
+FIRST_MEASUREMENT_SECONDS = 2.0
+"""How long the first decisions wait for Prometheus: else each restart would report missing metrics."""
+
 AGAIN_SECONDS = 0.2
 """After a conflict: enough for the watch to bring what was missed."""
 
@@ -119,6 +122,8 @@ class Controller:
     async def run(self) -> None:
         """Work until cancelled; then finish the writes that are under way."""
         await until_synced(self._sweeper)
+        first = asyncio.create_task(self._measure(), name="first measurement")
+        await asyncio.wait([first], timeout=FIRST_MEASUREMENT_SECONDS)
         self._observer.synced()
         timers = [
             asyncio.create_task(self._every(self._intervals.scaling, self._measure), name="scaling"),
@@ -161,13 +166,13 @@ class Controller:
         self._observer.queue(len(self._queue), time.monotonic() - oldest if oldest is not None else 0.0)
 
     def _snapshot(self) -> Snapshot:
-        """The view of this moment. Records are frozen; the dictionaries are not touched until it is decided."""
+        """The view of this moment. Records are frozen, and nothing changes the dictionaries while it is used."""
         return Snapshot(
             now=self._clock(),
             deployments=self._store.deployments,
             pods=self._store.pods_by_deployment,
             services=self._store.services,
-            metrics=self._gatherer.metrics,
+            metrics=self._gatherer.metrics(),
             loads=self._gatherer.loads,
             memory=self._memory,
             obstacles=self._obstacles,
@@ -221,13 +226,14 @@ class Controller:
     # --- Timers ----------------------------------------------------------------------------------
 
     async def _every(self, seconds: float, do: Callable[[], Awaitable[None]]) -> None:
+        started = time.monotonic()
         while True:
+            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
             started = time.monotonic()
             try:
                 await do()
             except Exception:
                 log.exception("a timer's work failed", work=do.__name__)
-            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
 
     async def _measure(self) -> None:
         started = time.perf_counter()

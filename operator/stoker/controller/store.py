@@ -165,6 +165,6 @@ class _PodsByDeployment(Mapping[Key, tuple[Pod, ...]]):
 
 
 def _version(metadata: Mapping[str, Any]) -> int:
-    """The resourceVersion as a number: it orders the versions of an object (guaranteed since Kubernetes 1.35)."""
+    """The resourceVersion as a number: it orders an object's versions (guaranteed since Kubernetes 1.35)."""
     text = str(metadata.get("resourceVersion") or "0")
     return int(text) if text.isdigit() else 0

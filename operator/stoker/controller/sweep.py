@@ -95,6 +95,7 @@ class Sweeper:
         Raises:
             ClientError: The API server could not be asked.
         """
+        complete = True
         for api_version, kind, selector in WATCHED:
             missing = set(await self._listed(api_version, kind, selector))
             arrived, waited = len(missing) + 1, 0.0
@@ -102,7 +103,9 @@ class Sweeper:
                 waited = waited + SYNC_POLL_SECONDS if len(missing) == arrived else 0.0
                 arrived = len(missing)
                 await asyncio.sleep(SYNC_POLL_SECONDS)
-        await self.sweep()
+            complete = complete and not missing
+        if not complete:
+            await self.sweep()
 
     async def _listed(self, api_version: str, kind: str, selector: str | None) -> dict[str, Key]:
         found = {}

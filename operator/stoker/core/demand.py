@@ -134,7 +134,7 @@ def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: floa
 
 def _total(signal: Signal, metrics: Metrics, pods: Sequence[Pod], now: float, grace: float) -> Total:
     readings = [(p, _reading_of(metrics.pods.get(p.key), signal)) for p in pods]
-    at_least = math.fsum(r.value for _, r in readings if _current(r, now))
+    at_least = math.fsum(_lower_bound(r, metrics.at) for _, r in readings)
     serving = [(p, r) for p, r in readings if p.routed]
     covered = sum(isinstance(r, Fresh) for _, r in serving)
     warming = sum(not isinstance(r, Fresh) and _warming(p, now, grace) for p, r in serving)
@@ -142,9 +142,14 @@ def _total(signal: Signal, metrics: Metrics, pods: Sequence[Pod], now: float, gr
     return Total(at_least, reading, covered, len(serving) - warming, len(serving))
 
 
-def _current(reading: Reading, now: float) -> bool:
-    """Whether a reading bounds today's demand from below: fresh, or a rate whose window is still filling."""
-    return isinstance(reading, Fresh) or (isinstance(reading, Stale) and reading.at >= now)
+def _lower_bound(reading: Reading, at: float) -> float:
+    """What a reading proves of the present: its value if fresh, or of a window still filling ``at``."""
+    match reading:
+        case Fresh(value):
+            return value
+        case Stale(value, seen) if seen >= at:
+            return value
+    return 0.0
 
 
 def _warming(pod: Pod, now: float, grace: float) -> bool:

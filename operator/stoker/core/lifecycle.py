@@ -114,7 +114,11 @@ def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
 
 
 def _sorted_out(context: Context, mine: Iterable[Pod]) -> _Replicas:
-    current, old, draining, waiting, retriable = [], [], [], [], []
+    current: list[Pod] = []
+    old: list[Pod] = []
+    draining: list[Pod] = []
+    waiting: list[Pod] = []
+    retriable: list[Pod] = []
     for pod in mine:
         if pod.deleting:
             continue
@@ -131,7 +135,7 @@ def _sorted_out(context: Context, mine: Iterable[Pod]) -> _Replicas:
 
 def retry_at(pod: Pod) -> float:
     """When a failed pod may be replaced, Unix s."""
-    return failed_at(pod) + min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2 ** min(_attempt(pod), 10))
+    return failed_at(pod) + min(BACKOFF_LIMIT_SECONDS, BACKOFF_SECONDS * 2.0 ** min(_attempt(pod), 10))
 
 
 def failed_at(pod: Pod) -> float:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 from stoker.api import meta
 from stoker.api.conditions import Reason
-from stoker.api.v1alpha1 import ModelDeploymentSpec, ScalingMode
+from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, ScalingMode
 from stoker.core import capacity, demand, scaling, status
+from stoker.core.demand import Demand, Face
 from stoker.core.lifecycle import Context, Steps, plan_replicas
 from stoker.core.observed import Key, Memory, ModelDeployment, Obstacle, OwnedObject, Pod, Snapshot
 from stoker.core.plan import Action, Apply, CreatePod, Manifest, Plan
@@ -38,8 +39,8 @@ class Want:
     """What is carried out: differs from ``desired`` in Shadow mode."""
     previous: int | None
     recommendation: scaling.Recommendation | None = None
-    demand: demand.Demand | None = None
-    faces: tuple[demand.Face, ...] = ()
+    demand: Demand | None = None
+    faces: tuple[Face, ...] = ()
 
 
 def reconcile(snapshot: Snapshot, keys: Iterable[Key] | None = None) -> dict[Key, Plan]:
@@ -173,7 +174,7 @@ def _objects(snapshot: Snapshot, deployment: ModelDeployment) -> tuple[Action, .
 
 def _in_step(wanted: Manifest, known: OwnedObject) -> bool:
     applied = wanted["metadata"]["annotations"][meta.ANNOTATION_APPLIED_HASH]
-    return known.applied_hash == applied and dict(known.selector) == wanted["spec"]["selector"]
+    return bool(known.applied_hash == applied) and dict(known.selector) == wanted["spec"]["selector"]
 
 
 def _earliest(*moments: float | None) -> float | None:
@@ -193,7 +194,7 @@ def broken(snapshot: Snapshot, deployment: ModelDeployment, error: Exception) ->
     return _only_status(deployment, status.failed(deployment, Reason.INTERNAL_ERROR, message, snapshot.now))
 
 
-def _only_status(deployment: ModelDeployment, published: status.ModelDeploymentStatus) -> Plan:
+def _only_status(deployment: ModelDeployment, published: ModelDeploymentStatus) -> Plan:
     changed = published != deployment.status
     events = status.transitions(deployment.status, published) if changed else ()
     return Plan(deployment.key, deployment.uid, status=published if changed else None, events=events)
