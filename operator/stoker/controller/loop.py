@@ -166,7 +166,7 @@ class Controller:
         self._observer.queue(len(self._queue), time.monotonic() - oldest if oldest is not None else 0.0)
 
     def _snapshot(self) -> Snapshot:
-        """The view of this moment. Records are frozen, and nothing changes the dictionaries while it is used."""
+        """The view of this moment: frozen records, in dictionaries that nobody changes while it is used."""
         return Snapshot(
             now=self._clock(),
             deployments=self._store.deployments,
