@@ -2,7 +2,7 @@
 
 Rules of this module:
 
-* A leaf: it imports nothing of Stoker, and nothing else reads the environment.
+* A leaf: it imports nothing of Stoker, and no other module reads a ``STOKER_`` variable.
 * Each setting says in one place its variable, default, bounds and meaning; the reference page is made of it.
 * Every mistake is reported, all of them at once, with the variable's name and what to write instead.
 * A secret is never a value here but the name of a file that holds it.
@@ -165,8 +165,9 @@ class Settings:
     """All settings; each field's variable is ``STOKER_`` and its name in capitals."""
 
     prometheus_url: str = _url(
-        "http://prometheus-operated.monitoring:9090",
-        "Address of Prometheus, or of what speaks its query API, with the path prefix if there is one.",
+        "",
+        "Address of Prometheus, or of what speaks its query API, with the path prefix if there is one. "
+        "Without it nothing is scaled.",
     )
     prometheus_timeout_seconds: float = _number(
         8, "Time for all queries of one tick. Later answers count as missing.", least=0.1, most=60

@@ -7,7 +7,8 @@ import time
 import pytest
 from aiohttp import web
 
-from stoker.clients.prometheus import Access, Failed, Prometheus, Sample, Samples, read
+from stoker.clients.prometheus import Access, Prometheus, read
+from stoker.core.signals import Failed, Sample, Samples
 
 
 def vector(*values, **extra):

@@ -8,7 +8,8 @@ import pytest
 
 from stoker.clients.errors import AlreadyExists, Conflict, Forbidden, NotFound, Rejected, Replaced
 from stoker.clients.kube import Kube
-from stoker.clients.prometheus import Failed, Prometheus, Samples
+from stoker.clients.prometheus import Prometheus
+from stoker.core.signals import Failed, Samples
 from testbed.access import Access
 from testbed.prometheus import Prometheus as PrometheusServer
 

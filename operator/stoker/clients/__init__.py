@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from stoker import __version__
 
 
 def user_agent() -> str:
     """What Stoker calls itself in requests: ``stoker/<version>``."""
-    try:
-        return f"stoker/{metadata.version('stoker')}"
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "stoker/unknown"
+    return f"stoker/{__version__}"

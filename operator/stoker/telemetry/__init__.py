@@ -1,0 +1,1 @@
+"""What Stoker tells about itself: metrics, health, Events and logs. Nothing here decides anything."""
