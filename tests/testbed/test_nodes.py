@@ -55,3 +55,9 @@ def test_labels_of_ones_own_come_on_top():
 def test_products_are_valid_label_values(gpu: Gpu):
     assert " " not in gpu.product
     assert len(gpu.product) <= 63
+
+
+def test_a_node_reports_itself_healthy():
+    conditions = {item["type"]: item["status"] for item in gpu_node("n")["status"]["conditions"]}
+    assert conditions.pop("Ready") == "True"
+    assert set(conditions.values()) == {"False"}
