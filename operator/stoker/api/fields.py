@@ -35,9 +35,9 @@ JSONSchema: TypeAlias = dict[str, Any]
 
 RULES: Final = "x-kubernetes-validations"
 LIST_TYPE: Final = "x-kubernetes-list-type"
+LIST_MAP_KEYS: Final = "x-kubernetes-list-map-keys"
 RANGE: Final = "x-range"
 """Bounds as `(low, high)` for the text of a field; they are no part of the CRD."""
-LIST_MAP_KEYS: Final = "x-kubernetes-list-map-keys"
 MAX_MESSAGE: Final = 1024
 """Longest message in status, in characters: more is noise in `kubectl describe`, and is cut."""
 
@@ -209,8 +209,9 @@ class QuantityBetween:
 
 def _cut(value: object) -> object:
     """Cut an over-long text: a status must never fail to be written because a message is long."""
-    too_long = isinstance(value, str) and len(value) > MAX_MESSAGE
-    return f"{value[: MAX_MESSAGE - 1]}…" if isinstance(value, str) and too_long else value
+    if isinstance(value, str) and len(value) > MAX_MESSAGE:
+        return f"{value[: MAX_MESSAGE - 1]}…"
+    return value
 
 
 def _utc(value: datetime) -> datetime:

@@ -7,8 +7,7 @@ written out, one type per node and no keyword beyond its own. The rules of the c
 - `anyOf: [T, null]` is T: an optional field is absent, never null;
 - the text of a field ends with its default and its bounds, for `kubectl explain` shows neither;
 - `title` goes, and so do defaults that say nothing (null, an empty text, list or map);
-- the default of an object is written out, for the API server holds it against the rules before it fills it
-  in;
+- the default of an object is written out: the API server holds it against the rules before it fills it in;
 - a keyword that the API server would refuse is an error here, not a surprise on a cluster.
 """
 
@@ -29,15 +28,10 @@ _KEYWORDS: Final = (
     # In the order in which they are written.
     *("description", "type", "format", "enum", "default", "minimum", "maximum", "minLength", "maxLength"),
     *("minItems", "maxItems", "maxProperties", LIST_TYPE, LIST_MAP_KEYS),
-    *(
-        "x-kubernetes-preserve-unknown-fields",
-        "required",
-        "properties",
-        "additionalProperties",
-        "items",
-        RULES,
-    ),
+    *("x-kubernetes-preserve-unknown-fields", "required"),
+    *("properties", "additionalProperties", "items", RULES),
 )
+_RULE_PARTS: Final = ("rule", "message", "fieldPath")
 _EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 _INT32_MAX: Final = 2**31 - 1
 
@@ -87,6 +81,8 @@ def _convert(node: JSONSchema, defs: dict[str, JSONSchema], path: str) -> JSONSc
         node["properties"] = {name: _convert(field, defs, f"{path}.{name}") for name, field in fields}
     for inner in {"items", "additionalProperties"} & node.keys():
         node[inner] = _convert(node[inner], defs, f"{path}[]")
+    if RULES in node:
+        node[RULES] = [{part: rule[part] for part in _RULE_PARTS if part in rule} for rule in node[RULES]]
     return {keyword: node[keyword] for keyword in _KEYWORDS if keyword in node}
 
 
@@ -124,11 +120,14 @@ def _without_empty(value: Any) -> Any:
 
 
 def _limits(node: JSONSchema) -> list[str]:
-    """Return sentences for the text of a field, for `kubectl explain` shows neither defaults nor bounds."""
+    """Return the sentences that end the text of a field, and take the `RANGE` off the node."""
     default = node.get("default")
-    text = [f"Default: {str(default).lower() if isinstance(default, bool) else default}."]
+    limits = []
+    if isinstance(default, bool):
+        limits.append(f"Default: {str(default).lower()}.")
+    elif isinstance(default, str | int | float):
+        limits.append(f"Default: {default}.")
     low, high = node.pop(RANGE, (node.get("minimum"), node.get("maximum")))
-    limits = text if isinstance(default, str | int | float) else []
     return [*limits, f"From {low} to {high}."] if None not in (low, high) else limits
 
 
@@ -192,7 +191,7 @@ def crd() -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists as Kubernetes' own files do not need, and repeats values instead of using anchors."""
+    """Repeats what stands in several places, where YAML would put anchors that few tools follow."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is yaml's
         return True
