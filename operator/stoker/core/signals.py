@@ -6,9 +6,10 @@ Rules of this module:
   name a series differently are joined with ``or`` under a label that tells them apart.
 * Freshness is judged by Prometheus' own clock: the age of the last sample behind an answer, against
   the time of the evaluation. The operator's clock plays no part.
-* A rate is whole only when its window is: a sample must exist just before the window's start. After
-  an outage ``rate()`` divides a few seconds' increase by the whole window, which reads as a drop.
-* What cannot be a rate or a gauge (NaN, infinite, negative) is Missing.
+* A rate is whole only when its window is: a sample must stand near both of the window's ends. After an
+  outage, and while samples arrive late, ``rate()`` divides a few seconds' increase by the whole window, which
+  reads as a drop.
+* What cannot be a rate or a gauge (NaN, infinite, negative, beyond all measure) is Missing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from stoker.core.observed import Fresh, Key, Metrics, Missing, PodMetrics, Readi
 
 COUNTERS = frozenset({Signal.GENERATED_TOKENS, Signal.PROMPT_TOKENS, Signal.REQUESTS})
 
+MOST = 1e12
+"""No pod has so many requests, or so many tokens per second: such a number is an error in the exporter."""
+
 
 class Freshness(StrEnum):
     """The two questions behind every reading of a pod, asked of its ``running`` gauge."""
@@ -31,7 +35,16 @@ class Freshness(StrEnum):
     LAST_SAMPLE = "lastSample"
     """When the pod was last scraped."""
     WINDOW_START = "windowStart"
-    """When it was last scraped before the rate window began."""
+    """When it was last scraped in the first part of the rate window, or before it."""
+
+
+def edge(window: float) -> float:
+    """How far (s) a rate's first and last samples may be from the ends of its window (s).
+
+    A rate needs two samples, so a window serves scrape intervals of up to its half; 5 s more for a scrape
+    that is late. Larger windows are for requests that last long, not for rare scrapes: a minute is enough.
+    """
+    return min(60.0, window / 2 + 5.0)
 
 
 FIRST_TOKEN = "firstToken"  # noqa: S105 - a query's name, not a secret
@@ -105,7 +118,8 @@ def _timestamp_terms(engines: Sequence[MetricNames], *, at_window_start: bool) -
     terms = []
     for metrics in engines:
         for series in metrics.series[Signal.RUNNING]:
-            offset = f" offset {metrics.rate_window_seconds:.0f}s" if at_window_start else ""
+            window = metrics.rate_window_seconds
+            offset = f" offset {window - edge(window):.0f}s" if at_window_start else ""
             # min: of several series of one pod the oldest decides (a namesake's leftovers, a dead rank)
             inner = f"min by (namespace, pod) (timestamp({series}{offset}))"
             terms.append(_tagged(inner, series_id(series, metrics)))
@@ -211,21 +225,23 @@ def _reading(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames) -
 
 
 def _judged(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames, sample: Sample) -> Reading:
-    if not math.isfinite(sample.value) or sample.value < 0:
+    if not 0 <= sample.value <= MOST:  # NaN is not either
         return Missing(f"Prometheus answered {sample.value}")
     age = _age(answers, Freshness.LAST_SAMPLE, pod, metrics)
     if age is None:
         return Missing("the age of the last sample is unknown")
     if age > answers.stale_after:
         return Stale(sample.value, answers.at - age)
-    if signal in COUNTERS and not _whole_window(answers, pod, metrics):
+    if signal in COUNTERS and not _whole_window(answers, pod, metrics, age):
         return Stale(sample.value, answers.at)
     return Fresh(sample.value, answers.at - age)
 
 
-def _whole_window(answers: Answers, pod: Key, metrics: MetricNames) -> bool:
-    age = _age(answers, Freshness.WINDOW_START, pod, metrics)
-    return age is not None and age <= metrics.rate_window_seconds + answers.stale_after
+def _whole_window(answers: Answers, pod: Key, metrics: MetricNames, newest: float) -> bool:
+    """Whether a sample stands near both ends of the window; ``newest`` is the age (s) of the last one."""
+    window = metrics.rate_window_seconds
+    oldest = _age(answers, Freshness.WINDOW_START, pod, metrics)
+    return oldest is not None and oldest <= window and newest <= edge(window)
 
 
 def _age(answers: Answers, question: Freshness, pod: Key, metrics: MetricNames) -> float | None:
@@ -249,13 +265,14 @@ def _buckets(answer: Answer | None) -> dict[tuple[Key, str], tuple[tuple[float, 
     found: dict[tuple[Key, str], list[tuple[float, float]]] = defaultdict(list)
     for sample in answer.samples:
         bound = _bound(sample.labels.get("le", ""))
-        if bound is not None and math.isfinite(sample.value) and sample.value >= 0:
+        if bound is not None and 0 <= sample.value <= MOST:
             found[_where(sample)].append((bound, sample.value))
     return {where: tuple(sorted(pairs)) for where, pairs in found.items()}
 
 
 def _bound(text: str) -> float | None:
     try:
-        return float(text)
+        bound = float(text)
     except ValueError:
         return None
+    return None if math.isnan(bound) else bound
