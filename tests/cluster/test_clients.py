@@ -1,15 +1,20 @@
 """The clients against a real API server and a real Prometheus: what no fake can promise."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 
 from stoker.clients.errors import AlreadyExists, Conflict, Forbidden, NotFound, Rejected, Replaced
 from stoker.clients.kube import Kube
 from stoker.clients.prometheus import Prometheus
+from stoker.core.observed import Key
+from stoker.core.plan import Event
 from stoker.core.signals import Failed, Samples
+from stoker.telemetry.events import Recorder
 from testbed.access import Access
 from testbed.prometheus import Prometheus as PrometheusServer
 
@@ -281,6 +286,74 @@ async def test_a_missing_role_is_named(plane, namespace, tmp_path):
     async with Kube(file) as kube:
         with pytest.raises(Forbidden, match=rf"list pods in namespace {namespace}.*allow the verb 'list'"):
             _ = [item async for item in kube.list("v1", "Pod", namespace)]
+
+
+async def test_a_token_that_nobody_issued(plane, namespace, tmp_path):
+    file = tmp_path / "kubeconfig"
+    file.write_text(plane.kubeconfig.read_text())
+    plane.kubectl("config", "set-credentials", "nobody", "--token=wrong", "--kubeconfig", str(file))
+    plane.kubectl("config", "set-context", "--current", "--user=nobody", "--kubeconfig", str(file))
+    async with Kube(file) as kube:
+        with pytest.raises(Forbidden, match="check its token or kubeconfig"):
+            await kube.get("v1", "Pod", namespace, "a")
+
+
+# --- Events --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def said(kube, plane, namespace):
+    """A recorder with a ModelDeployment to speak about; ``said.now`` is its clock."""
+    uid = (await kube.create(deployment(namespace)))["metadata"]["uid"]
+    bench = SimpleNamespace(now=time.time(), counted=[])
+    recorder = Recorder(kube, clock=lambda: bench.now, on_event=bench.counted.append)
+    bench.flush = recorder.flush
+    bench.say = lambda text: recorder.record(Key(namespace, "llama"), uid, Event("Normal", "ScaledUp", text))
+    bench.describe = lambda: plane.kubectl("describe", "modeldeployment", "llama", "-n", namespace)
+    bench.uid = uid
+    return bench
+
+
+async def test_kubectl_describe_shows_an_event(said):
+    said.say("from 3 to 4 replicas: 412 tokens/s")
+    await said.flush()
+    assert said.counted == ["sent"]
+    (line,) = [line for line in said.describe().splitlines() if "ScaledUp" in line]
+    assert "from 3 to 4 replicas: 412 tokens/s" in line
+    assert "stoker.dev/operator" in line
+
+
+async def test_the_api_server_takes_a_series(said, kube, namespace):
+    for _ in range(3):
+        said.say("waiting for a GPU since 1.5 s")
+        await said.flush()
+        said.now += 31
+    said.say("waiting for a GPU since 99.5 s")
+    await said.flush()
+    (event,) = [e async for e in kube.list("events.k8s.io/v1", "Event", namespace) if "regarding" in e]
+    assert event["regarding"]["uid"] == said.uid
+    assert event["series"]["count"] == 4
+    assert said.counted == ["sent", "aggregated", "aggregated", "aggregated"]
+
+
+async def test_the_longest_note_is_taken(said):
+    said.say("é" * 5000)
+    await said.flush()
+    assert said.counted == ["sent"]
+
+
+async def test_an_event_that_expired_starts_anew(said, kube, namespace):
+    said.say("again")
+    await said.flush()
+    (event,) = [e async for e in kube.list("events.k8s.io/v1", "Event", namespace)]
+    metadata = event["metadata"]
+    await kube.delete("events.k8s.io/v1", "Event", namespace, metadata["name"], metadata["uid"])
+    for _ in range(2):
+        said.now += 31
+        said.say("again")
+        await said.flush()
+    (event,) = [e async for e in kube.list("events.k8s.io/v1", "Event", namespace)]
+    assert event["metadata"]["uid"] != metadata["uid"]
 
 
 # --- Prometheus ----------------------------------------------------------------------------------
