@@ -6,6 +6,7 @@ that started it.
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -108,7 +109,7 @@ class Operator:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("STOKER_")}
         environment |= self._environment | {"STOKER_LISTEN_PORT": str(self._port), "NO_COLOR": "1"}
         variables = [f"{name}={value}" for name, value in environment.items()]
-        command = ["env", *variables, sys.executable, "-m", "stoker", "run"]
+        command = [shutil.which("env") or "/usr/bin/env", *variables, sys.executable, "-m", "stoker", "run"]
         self._process = Process("stoker", command, self.log)
         if wait:
             self.wait_ready()
