@@ -257,12 +257,11 @@ async def _report_progress(traffic: Traffic, every: float = 5.0) -> None:
     while True:
         await asyncio.sleep(every)
         now = traffic.counters
-        endpoints = len(traffic.gateway.endpoints)
-        print(
-            f"{traffic.elapsed:6.0f} s  arrived {now.arrivals}  in flight {now.in_flight}  "
-            f"queued {now.queued}  served {now.served}  cut {now.cut}  refused {now.refused}  endpoints {endpoints}",
-            flush=True,
+        counts = (
+            f"arrived {now.arrivals}  in flight {now.in_flight}  queued {now.queued}  served {now.served}  "
+            f"cut {now.cut}  refused {now.refused}  endpoints {len(traffic.gateway.endpoints)}"
         )
+        print(f"{traffic.elapsed:6.0f} s  {counts}", flush=True)
 
 
 async def _main(given: argparse.Namespace) -> None:

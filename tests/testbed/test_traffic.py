@@ -91,9 +91,9 @@ async def test_a_request_counts_while_it_is_under_way_even_if_it_fails():
     gateway = Gateway()
     gateway.apply(PodChange(a_pod("a")))
     endpoint = await gateway.pick()
-    with pytest.raises(ValueError, match="broken"), gateway.using(endpoint):
+    with contextlib.suppress(ValueError), gateway.using(endpoint):
         assert endpoint.in_flight == 1
-        raise ValueError("broken")
+        raise ValueError
     assert endpoint.in_flight == 0
 
 
