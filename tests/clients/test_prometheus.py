@@ -237,6 +237,12 @@ async def test_an_address_that_cannot_be_asked(url):
     assert failed.unreachable
 
 
+async def test_no_address_at_all_says_what_to_set():
+    failed = await ask("")
+    assert isinstance(failed, Failed)
+    assert "set STOKER_PROMETHEUS_URL" in failed.why
+
+
 async def test_a_silent_server_costs_the_timeout_and_no_more(serve):
     done = asyncio.Event()
 

@@ -42,7 +42,6 @@ CHUNK = 64 * 1024
 MAX_WHY = 300
 """Characters of a server's words that are kept."""
 
-
 OnQuery = Callable[[str, str, float], None]
 """(name of the query, ``ok`` | ``partial`` | ``failed`` | ``unreachable``, seconds), for metrics."""
 
@@ -67,7 +66,7 @@ class Prometheus:
     """Instant queries to one Prometheus; ``async with Prometheus(url) as prometheus: …``.
 
     Args:
-        url: base address, with a path prefix if there is one.
+        url: base address, with a path prefix if there is one; without one every query fails and says so.
         access: headers, credentials and certificates.
         timeout: seconds for all of ``query_all``.
         threads: queries in flight at a time.
@@ -144,6 +143,8 @@ class Prometheus:
         return answer
 
     def _answer(self, query: str, at: float | None, deadline: float) -> Answer:
+        if not self._url:
+            return Failed("no Prometheus address is configured: set STOKER_PROMETHEUS_URL", unreachable=True)
         try:
             status, body = self._connection().instant(query, at, deadline)
         except _Refused as refused:
