@@ -2,7 +2,8 @@
 
 Rules of this module:
 
-* Actions run in the order of the plan; the first failure ends it. Any prefix is a safe place to stop.
+* Actions run in the order of the plan, neighbours of one kind at once; a failure ends it there. Whatever
+  was done by then is a safe place to stop.
 * The answer to a write goes into the store, so that the next decision sees it.
 * Status is published after the actions, also when they failed; Events come last and never fail a plan.
 * What the API server refuses outright (Rejected, Forbidden) becomes an obstacle that status shows.
@@ -10,10 +11,12 @@ Rules of this module:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import groupby
 from typing import Any, Protocol
 
 import structlog
@@ -126,11 +129,13 @@ class Executor:
         return result if result.outcome is not Outcome.DONE else published
 
     async def _act(self, plan: Plan) -> Result:
-        for action in plan.actions:
-            try:
-                await self._do(action)
-            except ClientError as error:
-                return self._judge(plan, error)
+        for _, alike in groupby(plan.actions, type):
+            done = await asyncio.gather(*(self._do(action) for action in alike), return_exceptions=True)
+            for error in done:
+                if isinstance(error, ClientError):
+                    return self._judge(plan, error)
+                if error is not None:
+                    raise error
         return Result(Outcome.DONE)
 
     async def _publish(self, plan: Plan) -> Result:

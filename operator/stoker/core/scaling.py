@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from stoker.api.v1alpha1 import OnMissingMetrics, Scaling
-from stoker.core.demand import Face
+from stoker.core.faces import Face
 from stoker.core.observed import Memory, Proposal
 
 MAX_GAP = 60.0
@@ -136,6 +136,8 @@ def _down(scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: fl
         return current, "windows.down", f"{message}; going down needs {window:.0f} s of uninterrupted metrics"
     if highest >= current:
         return current, "windows.down", f"{message}; {highest} were needed within the last {window:.0f} s"
+    if highest > asked.replicas and highest >= scaling.min_replicas:
+        return highest, "windows.down", f"{message}; {highest} were needed within the last {window:.0f} s"
     if highest > 0 or scaling.min_replicas > 0:
         return highest, name, message
     return _to_zero(scaling, memory, current, now, message)
