@@ -164,11 +164,11 @@ def scheduler_configuration(layout: Layout, options: PlaneOptions) -> str:
 
 def kwok(layout: Layout, options: PlaneOptions) -> list[str]:
     """Return the arguments of kwok, the kubelet of every node annotated `kwok.x-k8s.io/node: fake`."""
-    stages = ["node.yaml", *(["pod.yaml", "pod-failures.yaml"] if options.simulate_pods else [])]
+    files = ["kwok.yaml", "node.yaml", *(["pod.yaml", "pod-failures.yaml"] if options.simulate_pods else [])]
     address = f"127.0.0.1:{layout.kwok_port}"
     return [
         f"--kubeconfig={layout.kubeconfig}",
-        *(f"--config={STAGES / name}" for name in stages),
+        *(f"--config={STAGES / name}" for name in files),
         "--manage-all-nodes=false",
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         f"--cidr={layout.pod_cidr}",
