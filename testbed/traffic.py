@@ -32,7 +32,7 @@ __all__ = ["Counters", "Outcome", "Result", "Traffic", "TrafficOptions"]
 _USAGE = re.compile(rb'"completion_tokens": ?(\d+)[,}]')
 _DONE = b"data: [DONE]"
 _TAIL = 64  # bytes of a block that are looked at again with the next: longer than either marker
-_ATTEMPTS = 3
+_BACK_OFF_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # between attempts, when every endpoint refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,25 +113,43 @@ class Traffic:
             self.results.append(result)
 
     async def _send(self, session: aiohttp.ClientSession, exchange: "_Exchange") -> None:
-        """Offer the request to endpoints until one accepts the connection."""
+        """Offer the request to endpoints until one accepts the connection.
+
+        Ready pods refuse when they have just died, or just loaded: a simulated kubelet's word travels to this
+        process and to the engine's at the same time. So the last of them is asked again after a pause.
+        """
         refused: frozenset[str] = frozenset()
-        for _ in range(_ATTEMPTS):
-            try:
-                endpoint = await self.gateway.pick(refused)
-            except NoEndpointError as error:
-                exchange.end(Outcome.REFUSED, str(error))
-                return
-            exchange.chosen(endpoint, self.elapsed)
-            try:
-                await self._exchange(session, endpoint, exchange)
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        for pause in (*_BACK_OFF_SECONDS, None):
+            while (endpoint := await self._pick(exchange, refused)) and endpoint.url not in refused:
+                if await self._accepted(session, endpoint, exchange):
+                    return
                 refused |= {endpoint.url}
-                exchange.end(Outcome.REFUSED, f"{endpoint.pod}: {error}")
-            except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-                exchange.end(Outcome.CUT, f"{endpoint.pod}: {type(error).__name__}: {error}")
+            if endpoint is None or pause is None:
                 return
-            else:
-                return
+            await asyncio.sleep(pause)
+            refused = frozenset()
+
+    async def _pick(self, exchange: "_Exchange", refused: frozenset[str]) -> Endpoint | None:
+        try:
+            endpoint = await self.gateway.pick(refused)
+        except NoEndpointError as error:
+            exchange.end(Outcome.REFUSED, str(error))
+            return None
+        exchange.chosen(endpoint, self.elapsed)
+        return endpoint
+
+    async def _accepted(
+        self, session: aiohttp.ClientSession, endpoint: Endpoint, exchange: "_Exchange"
+    ) -> bool:
+        """Whether a connection stood; what became of the request is in `exchange`."""
+        try:
+            await self._exchange(session, endpoint, exchange)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            exchange.end(Outcome.REFUSED, f"{endpoint.pod}: {error}")
+            return False
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            exchange.end(Outcome.CUT, f"{endpoint.pod}: {type(error).__name__}: {error}")
+        return True
 
     async def _exchange(
         self, session: aiohttp.ClientSession, endpoint: Endpoint, exchange: "_Exchange"

@@ -220,7 +220,19 @@ async def test_a_connection_that_is_refused_is_tried_elsewhere():
     assert {(r.outcome, r.pod) for r in results} == {(Outcome.SERVED, "ns/alive")}
 
 
-async def test_refused_everywhere_is_refused():
+async def test_an_endpoint_that_is_a_little_late_gets_the_request_all_the_same():
+    pod = a_pod("a")
+    async with serving() as engines:
+        traffic = traffic_to(pod, requests=burst(2))
+        playing = asyncio.create_task(traffic.run())
+        await eventually(lambda: traffic.counters.arrivals == 2)
+        await engines.apply(pod)
+        results = await playing
+    assert [r.outcome for r in results] == [Outcome.SERVED] * 2
+
+
+async def test_refused_everywhere_is_refused(monkeypatch):
+    monkeypatch.setattr("testbed.traffic._BACK_OFF_SECONDS", (0.01,))
     (result,) = await traffic_to(a_pod("dead"), requests=burst(1)).run()
     assert result.outcome is Outcome.REFUSED
     assert "ns/dead: Cannot connect" in result.detail
