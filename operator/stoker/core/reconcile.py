@@ -21,7 +21,8 @@ from stoker.api import meta
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, ScalingMode
 from stoker.core import capacity, demand, scaling, status
-from stoker.core.demand import Demand, Face
+from stoker.core.demand import Demand
+from stoker.core.faces import Face, faces_of
 from stoker.core.lifecycle import Context, Steps, plan_replicas
 from stoker.core.observed import Key, Memory, ModelDeployment, Obstacle, OwnedObject, Pod, Snapshot
 from stoker.core.plan import Action, Apply, CreatePod, Manifest, Plan
@@ -83,7 +84,7 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     )
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
-    faces = demand.faces(spec, measured, current)
+    faces = faces_of(spec, measured, current)
     memory = snapshot.memory.get(deployment.key, Memory())
     chosen = scaling.recommend(spec.scaling, faces, memory, current, snapshot.now)
     if previous is None:

@@ -28,8 +28,8 @@ from stoker.api.v1alpha1 import (
     ScalingStatus,
     StartupStatus,
 )
-from stoker.core.demand import Face
 from stoker.core.diagnose import diagnose_pod, phase
+from stoker.core.faces import Face
 from stoker.core.observed import ModelDeployment, Pod, Signal
 from stoker.core.plan import Event
 from stoker.core.verdicts import FALSE, UNKNOWN, Decided, conditions_of, moment, set_verdict, with_ready

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from stoker.api.conditions import ConditionType, Reason, ready_condition, set_condition
 from stoker.api.v1alpha1 import Condition, ConditionStatus, FieldError, Freshness, Scaling, ScalingMode
 from stoker.core.capacity import Grant
-from stoker.core.demand import Demand, Face
+from stoker.core.demand import Demand
 from stoker.core.diagnose import Finding, diagnose
+from stoker.core.faces import Face
 from stoker.core.lifecycle import Steps
 from stoker.core.observed import ModelDeployment, Obstacle, Pod
 from stoker.core.scaling import Recommendation
