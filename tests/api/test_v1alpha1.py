@@ -17,8 +17,8 @@ from stoker.api.v1alpha1 import (
     Scaling,
     ScalingMode,
 )
-from stoker.core.demand import DEFAULT_CONCURRENT_REQUESTS, PROMPT_TOKEN_WEIGHT
 from stoker.core.engines.engine import TOKEN_KEY
+from stoker.core.faces import DEFAULT_CONCURRENT_REQUESTS, PROMPT_TOKEN_WEIGHT
 
 
 @pytest.fixture
