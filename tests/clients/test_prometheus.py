@@ -2,12 +2,13 @@ import asyncio
 import gzip
 import json
 import math
+import threading
 import time
 
 import pytest
 from aiohttp import web
 
-from stoker.clients.prometheus import Access, Prometheus, read
+from stoker.clients.prometheus import Access, Prometheus, _Connection, read
 from stoker.core.signals import Failed, Sample, Samples
 
 
@@ -268,6 +269,18 @@ async def test_the_loop_runs_on_while_a_query_waits(serve):
         await asyncio.sleep(0)
         done.set()  # would never be reached if the loop waited for the answer
         assert isinstance((await asking)["q"], Samples)
+
+
+async def test_a_thread_that_hangs_does_not_hold_the_answer(monkeypatch):
+    """As in a name look-up, which no time-out of the socket ends."""
+    release = threading.Event()
+    monkeypatch.setattr(_Connection, "instant", lambda *_: release.wait(20))
+    async with Prometheus("http://prometheus.example", timeout=0.1) as prometheus:
+        failed = (await prometheus.query_all({"q": "up"}))["q"]
+        assert not release.is_set()
+        release.set()
+    assert isinstance(failed, Failed)
+    assert "no answer from http://prometheus.example within 0.1 s" in failed.why
 
 
 async def test_late_queries_fail_and_the_others_answer(serve):
