@@ -151,7 +151,6 @@ class Engines:
 
     def _stop(self, serving: _Serving) -> None:
         engine = serving.server.engine
-        engine.advance(self._pacer.now_ns())
         cut = serving.server.close()
         self._pacer.forget(engine)
         del self._serving[serving.pod.key]

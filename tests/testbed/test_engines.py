@@ -322,6 +322,15 @@ async def test_a_client_that_goes_away_frees_its_place(http):
         assert await metric(http, pod, "vllm:num_requests_running") == 0
 
 
+async def test_a_client_that_stops_waiting_for_a_whole_answer_frees_its_place_too(http):
+    pod = a_pod()
+    async with serving(pod) as engines:
+        waiting = asyncio.create_task(_read(ask(http, pod, output=5000)))
+        await eventually(lambda: engines.stats()["pods"]["ns/p"]["accepted"] == 1)
+        waiting.cancel()
+        await eventually(lambda: engines.stats()["pods"]["ns/p"]["aborted"] == 1)
+
+
 async def test_many_streams_share_the_batch(http):
     pod = a_pod()
     async with serving(pod) as engines:

@@ -184,6 +184,7 @@ def test_waiting_requests_wait_for_capacity():
     assert engine.value("vllm:num_requests_running") == 256
     assert engine.value("vllm:num_requests_waiting") == 44
     assert engine.value("vllm:num_requests_waiting_by_reason", reason="capacity") == 44
+    assert engine.value("vllm:num_requests_waiting_by_reason", reason="deferred") == 0
 
 
 def test_an_abort_counts_as_such():

@@ -317,7 +317,11 @@ def test_cancelling_frees_the_cache_at_the_end_of_the_iteration():
     replica.advance(replica.next_event() + 1)
     assert replica.cancel(a, replica.now_ns)
     assert not replica.cancel(a, replica.now_ns)
-    events = replica.advance(10**9)
+    assert replica.running == 2
+    events = replica.advance(replica.next_event())
+    assert replica.running == 1
+    assert replica.kv_tokens == 8 + replica.generated(b) - 1
+    events += replica.advance(10**9)
     assert [e.request for e in events] == [b]
     assert a.finished_ns is None
     assert replica.kv_tokens == 0
