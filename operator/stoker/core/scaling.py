@@ -5,7 +5,8 @@ Rules of this module (each is a property test):
 * Missing and stale readings never lower the count. Going down needs a whole window of complete
   evidence; an outage breaks the window, so the first answers after it cannot shrink anything.
 * Up: the demand must persist for ``windows.up``; a burst of at least twice the current count goes at once.
-* Down: the highest proposal of ``windows.down`` wins; to zero only after ``windows.toZero`` of zeros.
+* Down: the highest proposal of ``windows.down`` wins, those of incomplete signals included; to zero only
+  after ``windows.toZero`` of zeros.
 * The result stays within the bounds, and bounds act at once. Every result says what limited it.
 * The answer does not depend on how often it is computed: windows are stretches of time, not counts of ticks.
 """
@@ -186,39 +187,58 @@ def _longest_window(scaling: Scaling) -> float:
 
 
 def _remember(memory: Memory, asked: _Asked, now: float, keep: float) -> Memory:
-    evidence = memory.evidence
+    evidence, seen = memory.evidence, memory.asked
     if asked.complete:
-        evidence = _extend(evidence, asked.replicas, now, keep)
-    seen = memory.asked
+        evidence = _extend(evidence, asked.replicas, now, keep, max)
+    else:
+        evidence = _raised(evidence, asked.replicas)
     if asked.face is not None and (asked.blind is None or asked.replicas > 0):
-        seen = _extend(seen, asked.replicas, now, keep)
+        seen = _extend(seen, asked.replicas, now, keep, min)
     return Memory(evidence=evidence, asked=seen)
 
 
-def _extend(stretches: tuple[Proposal, ...], replicas: int, now: float, keep: float) -> tuple[Proposal, ...]:
+def _extend(
+    stretches: tuple[Proposal, ...],
+    replicas: int,
+    now: float,
+    keep: float,
+    choose: Callable[[Iterable[int]], int],
+) -> tuple[Proposal, ...]:
     """Append what is proposed now. The last proposal holds until now, unless the gap is too long.
 
-    A clock that stepped back starts the memory anew: nothing in the future can be evidence.
+    A clock that stepped back starts the memory anew: nothing in the future can be evidence. Windows end now,
+    so a proposal that ``choose`` prefers this one to can never decide again, and melts into it: the memory is
+    never longer than there are different proposals.
     """
     if stretches and not 0.0 <= now - stretches[-1].until <= MAX_GAP:
         stretches = ()
     if stretches:
-        last = stretches[-1]
-        held = Proposal(last.since, now, last.replicas)
-        stretches = (*stretches[:-1], held)
-        if last.replicas == replicas:
-            return _forget(stretches, now - keep)
-    return _forget((*stretches, Proposal(now, now, replicas)), now - keep)
+        stretches = (*stretches[:-1], replace(stretches[-1], until=now))
+    stretches = _melted(stretches, Proposal(now, now, replicas), choose)
+    return tuple(s for s in stretches if s.until >= now - keep)
 
 
-def _forget(stretches: tuple[Proposal, ...], before: float) -> tuple[Proposal, ...]:
-    return tuple(s for s in stretches if s.until >= before)
+def _melted(
+    stretches: tuple[Proposal, ...], last: Proposal, choose: Callable[[Iterable[int]], int]
+) -> tuple[Proposal, ...]:
+    while stretches and choose((last.replicas, stretches[-1].replicas)) == last.replicas:
+        last = replace(last, since=stretches[-1].since)
+        stretches = stretches[:-1]
+    return (*stretches, last)
+
+
+def _raised(stretches: tuple[Proposal, ...], replicas: int) -> tuple[Proposal, ...]:
+    """A lower bound is no evidence for a low demand, but it is against one: the last proposal is no lower."""
+    if not stretches:
+        return ()
+    *earlier, last = stretches
+    return _melted(tuple(earlier), replace(last, replicas=max(replicas, last.replicas)), max)
 
 
 def _extreme(
     stretches: Sequence[Proposal], since: float, now: float, choose: Callable[[Iterable[int]], int]
 ) -> int | None:
-    """Lowest or highest proposal of a window; None unless the evidence covers it whole, up to now."""
+    """Lowest or highest proposal since then; None unless the evidence covers the time whole, up to now."""
     if not stretches or stretches[0].since > since or stretches[-1].until < now:
         return None
-    return choose(s.replicas for s in stretches if s.until >= since)
+    return choose(s.replicas for s in stretches if s.until > since or s is stretches[-1])
