@@ -201,7 +201,7 @@ TABLE: list[tuple[str, float, ReplicaPhase, Reason | None, tuple[str, ...]]] = [
     ("live", 20, SERVING, None, ()),
     ("live", 45, FAILED, Reason.CRASH_LOOP, ("exit code 137, restarted 3 times", "stopped from outside")),
     ("nocmd", 5, FAILED, Reason.CRASH_LOOP, ('exec: "/usr/bin/vllm"', "no such file", "Correct the image")),
-    ("nocmd", 7, FAILED, Reason.CRASH_LOOP, ('exec: "/usr/bin/vllm"', "no such file")),  # BackOff is shown
+    ("nocmd", 7, FAILED, Reason.CRASH_LOOP, ("cannot be started", "no such file")),  # BackOff is shown
     ("initfail", 3.5, PENDING, None, ()),
     ("initfail", 4.1, FAILED, Reason.CRASH_LOOP, ("init container dl ended with exit code 22",)),
     ("initfail", 800, FAILED, Reason.CRASH_LOOP, ("dl", "restarted 10 times")),
@@ -354,6 +354,10 @@ class TestEngines:
         log = "ValueError: unsupported head size 7\nRuntimeError: Engine core failed. See root cause above.\n"
         assert "ValueError: unsupported head size 7." in found(crashed(log)).message
 
+    def test_the_last_of_several_errors_is_quoted(self) -> None:
+        log = "KeyError: 'a'\n\nDuring handling, another one occurred:\nValueError: b\nbye\n"
+        assert "exit code 1: ValueError: b." in found(crashed(log)).message
+
     def test_an_engine_that_loads_again_after_a_crash_still_shows_it(self) -> None:
         pod = a_pod(
             container(restarts=2, last_exit_code=1, last_message="KeyError: 'x'", last_reason="Error")
@@ -374,6 +378,13 @@ class TestEngines:
         assert finding.reason is Reason.REPLICA_FAILED
         assert "has not answered its health check for 90 s, after having served" in finding.message
 
+    def test_a_crash_before_that_is_not_why_it_stops_answering(self) -> None:
+        silent = a_pod(
+            container(started=True, restarts=1, last_exit_code=1, last_message="KeyError"),
+            conditions=(condition("PodScheduled"), condition("Ready", "False", "ContainersNotReady", ago=90)),
+        )
+        assert found(silent).reason is Reason.REPLICA_FAILED
+
     def test_the_instant_between_started_and_ready_is_no_fault(self) -> None:
         assert diagnose_pod(a_pod(container(started=True)), NOW) is None
 
@@ -385,6 +396,27 @@ class TestEngines:
     def test_an_init_container_that_is_done_is_no_fault(self) -> None:
         done = container(name="fetch", state="terminated", exit_code=0, reason="Completed")
         assert diagnose_pod(a_pod(container(), init_containers=(done,)), NOW) is None
+
+    def test_init_containers_that_still_work_are_no_fault(self) -> None:
+        done = container(name="one", state="terminated", exit_code=0, reason="Completed")
+        conditions = (
+            condition("PodScheduled"),
+            condition("Initialized", "False", "ContainersNotInitialized"),
+        )
+        pod = a_pod(
+            container(state="waiting", reason="PodInitializing"),
+            init_containers=(done, container(name="two")),
+            conditions=conditions,
+        )
+        assert diagnose_pod(pod, NOW) is None
+
+    def test_a_pod_that_is_over_tells_what_failed_in_it(self) -> None:
+        done = container(name="one", state="terminated", exit_code=0, reason="Completed")
+        ended = container(state="terminated", exit_code=1, reason="Error")
+        assert (
+            "engine ended with exit code 1"
+            in found(a_pod(ended, init_containers=(done,), phase="Failed")).message
+        )
 
     def test_a_container_that_may_not_start_as_root_is_not_a_missing_secret(self) -> None:
         message = "container has runAsNonRoot and image will run as root"
@@ -476,6 +508,22 @@ class TestScheduling:
         }
         assert len(messages) == 1
 
+    def test_what_is_said_of_preemption_is_left_out(self) -> None:
+        assert diagnose_pod(at("unsched", 1), NOW) == Finding(
+            Reason.INSUFFICIENT_GPUS,
+            "unsched: no node fits: 1 without enough free nvidia.com/gpu. "
+            "Add nodes with nvidia.com/gpu, or make another fleet smaller.",
+            Key("default", "unsched"),
+        )
+
+    def test_two_remedies_are_enough(self) -> None:
+        message = (
+            "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint, 1 Too many pods."
+        )
+        finding = found(unschedulable(message))
+        assert "1 full of pods" in finding.message
+        assert finding.message.endswith("larger nodes; add the taint to accelerators[].tolerations.")
+
     def test_a_gate_is_named(self) -> None:
         finding = found(unschedulable("", reason="SchedulingGated"))
         assert finding.reason is Reason.UNSCHEDULABLE
@@ -514,6 +562,11 @@ class TestDepartures:
         finding = found(a_pod(phase="Failed", reason=reason, message=message))
         assert finding.reason is expected
         assert message.rstrip(".") in finding.message
+
+    def test_a_pod_that_is_over_because_it_was_taken_away_says_so(self) -> None:
+        target = condition("DisruptionTarget", reason="TerminationByKubelet")
+        ended = container(state="terminated", exit_code=137)
+        assert found(a_pod(ended, phase="Failed", conditions=(target,))).reason is Reason.EVICTED
 
     def test_a_node_that_is_not_lost_is_not_said_to_be(self) -> None:
         # A status without a reason, and no container that was ready: there is nothing to be lost.
@@ -584,6 +637,15 @@ def test_a_very_long_remedy_is_cut_too() -> None:
     message = found(unschedulable(f"0/1 nodes are available: 1 Insufficient {resource}.")).message
     assert len(message) <= MAX_MESSAGE
     assert "Add nodes with example.com/r" in message
+
+
+def test_a_registrys_words_come_without_their_wrapping() -> None:
+    finding = found(at("pull401", 62.4))
+    assert "cannot be pulled: connection error" in finding.message
+
+
+def test_a_kubelet_that_restarts_after_hours_says_nothing_about_its_pods() -> None:
+    assert diagnose_pod(a_pod(created_at=NOW - 86_400, conditions=()), NOW) is None
 
 
 def test_a_start_up_budget_is_over_when_the_kubelet_says_so() -> None:

@@ -269,6 +269,12 @@ class TestModelSource:
         found = source(spec(uri).model)
         assert (found.argument, found.volume, found.mount_path) == (argument, volume, mount)
 
+    def test_no_revision_is_none(self) -> None:
+        assert (source(spec().model).revision, source(spec("hf://org/name@main").model).revision) == (
+            None,
+            "main",
+        )
+
     def test_a_scheme_that_only_another_release_knows_is_an_error_that_says_what_to_write(self) -> None:
         stored = spec().model.model_copy(update={"uri": "s3://bucket/llama"})
         with pytest.raises(ValueError, match=r"spec\.model\.uri.*s3://bucket/llama.*write hf://"):
@@ -336,6 +342,9 @@ class TestReservedArguments:
         assert {word for word in everything if word.startswith("-")} <= set(vllm.RESERVED)
 
     def test_a_flag_that_is_the_beginning_of_another_is_itself(self) -> None:
+        reserved = {"--size-of": "set b", "--size": "set a"}
+        (error,) = arguments.refused(spec(engine={"args": ["--size", "1"]}), reserved, {})
+        assert error.message.endswith("set a")
         assert arguments.flag("--model=x", {}) == "--model"
         assert arguments.value(["--size", "1", "--size-of", "2"], "--size", {}) == "1"
 
