@@ -16,7 +16,7 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -291,14 +291,19 @@ async def _main(given: argparse.Namespace) -> None:
             await play(traffic, reader, namespace=given.namespace, service=given.service)
     finally:
         progress.cancel()
-        report = json.dumps(summarize(traffic.results), indent=2)
-        print(report)
-        if given.report is not None:
-            given.report.write_text(report + "\n")
+        _write_reports(traffic.results, given.report, given.results)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+def _write_reports(results: Sequence[Result], report: Path | None, lines: Path | None) -> None:
+    text = json.dumps(summarize(results), indent=2)
+    print(text)
+    if report is not None:
+        report.write_text(text + "\n")
+    if lines is not None:
+        lines.write_text("".join(json.dumps(asdict(result)) + "\n" for result in results))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m testbed.traffic", description=(__doc__ or "").split("\n")[0]
     )
@@ -313,7 +318,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--duration", type=float, default=300.0, help="seconds of arrivals (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the copies' shifts")
     parser.add_argument("--report", type=Path, help="write the summary here, as JSON")
-    asyncio.run(_main(parser.parse_args(arguments)))
+    parser.add_argument("--results", type=Path, help="write every request here, as JSON Lines")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    asyncio.run(_main(_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

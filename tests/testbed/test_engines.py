@@ -272,6 +272,14 @@ async def test_a_restarted_container_is_a_new_engine(http):
         assert engines.stats()["totals"]["generated_tokens"] == 2
 
 
+async def test_a_restart_is_noticed_even_if_its_loading_was_missed(http):
+    pod = a_pod()
+    async with serving(pod) as engines:
+        await _read(ask(http, pod, output=2))
+        await engines.apply(replace(pod, restarts=1))
+        assert await metric(http, pod, "vllm:generation_tokens_total") == 0
+
+
 async def test_news_of_an_earlier_pod_of_that_name_changes_nothing(http):
     pod = a_pod()
     async with serving(pod) as engines:

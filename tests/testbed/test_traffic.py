@@ -15,7 +15,7 @@ from testbed.gateway import Gateway, NoEndpointError, ServicePods
 from testbed.kubewatch import KubeReader
 from testbed.pods import Pod, PodChange
 from testbed.trace import TraceRequest
-from testbed.traffic import Outcome, Traffic, TrafficOptions, _Exchange, _stages, play
+from testbed.traffic import Outcome, Traffic, TrafficOptions, _Exchange, _main, _parser, _stages, play
 from testbed.traffic_report import Counters, Result, percentile, summarize
 
 # 127.64.0.0/10 belongs to these tests: second byte by xdist worker, third by process, so nobody collides.
@@ -363,9 +363,8 @@ async def reading(tmp_path, server):
         "clusters": [{"name": "k", "cluster": {"server": server.url}}],
         "users": [{"name": "u", "user": {}}],
     }
-    path = tmp_path / "kubeconfig"
-    path.write_text(json.dumps(config))
-    async with KubeReader(path) as reader:
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    async with KubeReader(tmp_path / "kubeconfig") as reader:
         yield reader
 
 
@@ -402,6 +401,27 @@ async def test_traffic_plays_at_a_service(tmp_path):
         server.watches["app=m"].put_nowait(("ADDED", manifest("a", pod.ip)))
         results = await playing
     assert [(r.outcome, r.pod) for r in results] == [(Outcome.SERVED, "ns/a")] * 3
+
+
+async def test_the_command_plays_a_trace_and_reports_every_request(tmp_path, capsys):
+    pod = a_pod("a")
+    trace = tmp_path / "trace.csv"
+    trace.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.0,20,3\n2023-11-16 18:15:47.0,9,2\n"
+    )
+    async with ApiServer() as server, serving(pod), reading(tmp_path, server):
+        server.listed = [manifest("a", pod.ip)]
+        arguments = {"kubeconfig": tmp_path / "kubeconfig", "namespace": "ns", "service": "svc", "model": "m"}
+        arguments |= {"trace": trace, "stages": "0:2", "duration": 1.0}
+        arguments |= {"report": tmp_path / "report", "results": tmp_path / "results"}
+        await _main(_parser().parse_args([f"--{key}={value}" for key, value in arguments.items()]))
+    report = json.loads((tmp_path / "report").read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    results = [json.loads(line) for line in (tmp_path / "results").read_text().splitlines()]
+    assert len(results) == report["requests"] == report["served"] > 0
+    assert all(
+        r["outcome"] == "served" and r["tokens"] == r["output_tokens"] and r["ttft"] > 0 for r in results
+    )
 
 
 async def test_a_bug_in_following_pods_ends_the_play(tmp_path):
