@@ -20,7 +20,7 @@ class TokenBucket:
         self._at = now
 
     def try_take(self, now: float) -> bool:
-        """Take a token if there is one. A clock that steps back gains nothing."""
+        """Take a token if there is one. A clock that steps back gains nothing, and time goes on from there."""
         self._refill(now)
         if self._tokens < 1:
             return False
@@ -47,9 +47,8 @@ class TokenBucket:
         return self._tokens >= self.burst
 
     def _refill(self, now: float) -> None:
-        if now > self._at:
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-            self._at = now
+        self._tokens = min(self.burst, self._tokens + max(0.0, now - self._at) * self.rate)
+        self._at = now
 
 
 class Pace:
