@@ -79,9 +79,8 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
         fixed = 1 if spec.replicas is None else spec.replicas
         return Want(spec, fixed, fixed, previous)
     pods = _own(snapshot, deployment)
-    current = (
-        scaling.initial(spec.scaling, sum(not p.leaving for p in pods)) if previous is None else previous
-    )
+    running = sum(not p.leaving for p in pods)
+    current = scaling.initial(spec.scaling, running or None) if previous is None else previous
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
     faces = faces_of(spec, measured, current)
@@ -92,7 +91,7 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     act_on = chosen.replicas
     if spec.scaling.mode is ScalingMode.SHADOW:
         held = deployment.status.granted_replicas
-        act_on = scaling.initial(spec.scaling, held if held is not None else 0)
+        act_on = scaling.initial(spec.scaling, (running or None) if held is None else held)
     return Want(spec, chosen.replicas, act_on, previous, chosen, measured, faces)
 
 

@@ -75,14 +75,23 @@ def recommend(
     return Recommendation(bounded, limited_by, _reason(bounded, current, held), message, memory, held)
 
 
-def initial(scaling: Scaling, existing: int) -> int:
-    """The count to start from when status holds no decision: the running fleet, within the bounds."""
-    return _bound(scaling, existing)[0]
+def initial(scaling: Scaling, existing: int | None) -> int:
+    """The count to start from when status holds no decision: the running fleet, within the bounds.
+
+    Args:
+        scaling: Bounds of the spec.
+        existing: Replicas that run; None for a fleet that never had one. That starts with one, even where
+            ``minReplicas`` is 0: without a replica there is nothing to measure, so none would ever come.
+    """
+    return _bound(scaling, 1 if existing is None else existing)[0]
 
 
 def first(scaling: Scaling, chosen: Recommendation) -> Recommendation:
     """The words for a first decision, made before there is anything to measure."""
-    bound = "minReplicas" if chosen.replicas == scaling.min_replicas else "existing replicas"
+    start = max(1, scaling.min_replicas)
+    bound = "existing replicas"
+    if chosen.replicas == start:
+        bound = "minReplicas" if scaling.min_replicas else "the first replica"
     message = f"starts with {chosen.replicas}, until replicas serve and can be measured"
     return replace(chosen, limited_by=bound, message=message)
 
