@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -161,7 +161,9 @@ class TestTimestamp:
 
 
 class TestMessage:
-    @given(st.text(max_size=3000))
+    @given(st.integers(0, 3 * MAX_MESSAGE).map("é".__mul__))
+    @example("é" * MAX_MESSAGE)
+    @example("é" * (MAX_MESSAGE + 1))
     def test_is_cut_and_never_refused(self, text):
         message = TypeAdapter(Message).validate_python(text)
         assert len(message) <= MAX_MESSAGE

@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stoker.api import meta
@@ -12,6 +12,7 @@ REVISIONS = st.from_regex(r"\A[a-z0-9]{1,8}\Z")
 
 
 @given(NAMES, REVISIONS, st.integers(0, 99_999))
+@example("x" * meta.MAX_NAME_LENGTH, "0123abcd", 99_999)
 def test_a_pod_name_is_a_host_name(name, revision, ordinal):
     pod = meta.pod_name(name, revision, ordinal)
     assert len(pod) <= 63
@@ -19,6 +20,7 @@ def test_a_pod_name_is_a_host_name(name, revision, ordinal):
 
 
 @given(st.tuples(REVISIONS, st.integers(0, 9999)), st.tuples(REVISIONS, st.integers(0, 9999)))
+@example(("a1", 1), ("a", 11))
 def test_two_replicas_of_a_fleet_never_share_a_name(one, other):
     assert (meta.pod_name("a", *one) == meta.pod_name("a", *other)) == (one == other)
 
