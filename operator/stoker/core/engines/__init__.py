@@ -6,6 +6,7 @@
 `arguments`   command lines in all their spellings
 `vllm`        vLLM
 `custom`      any other image that serves an OpenAI-style API
+`reference`   the page about all this
 ============  =========================================================================
 """
 

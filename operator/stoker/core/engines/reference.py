@@ -37,6 +37,13 @@ can be changed in `spec.template.spec`, which is merged last.
 | `/dev/shm` | memory, `spec.storage.sharedMemory` | the processes of one engine talk through it |
 | Security | no privilege escalation, no capabilities, default seccomp profile | the restricted profile, but for the user: engine images run as root |
 
+Pods pass the Pod Security level `baseline`. For `restricted`, with an image that runs as another user than root, set
+`runAsNonRoot`, `runAsUser` and `fsGroup` in `spec.template.spec.securityContext`: HOME, caches, `/tmp` and `/dev/shm`
+are mounts that such a user can write to.
+
+CPU and memory are not requested, because no number suits every model; `spec.template.spec` can name them. The start of
+an engine is bound by CPU, and `/dev/shm` counts as memory.
+
 A change to the pod replaces the replicas one after the other. Scaling, drain and `tokensPerSecond` are not part
 of the pod.
 
@@ -87,7 +94,7 @@ def _vllm() -> str:
         [
             "## vLLM",
             "",
-            f"Image: `{vllm.IMAGE}`. Command: `vllm serve`, with the flags in the table below, then `spec.engine.args`,",
+            f"Image: `{vllm.IMAGE}`. Command: `vllm serve`, the model, what Stoker sets, then `spec.engine.args`,",
             "then `spec.accelerators[].args`; of a flag given twice vLLM takes the last.",
             "",
             "`--tensor-parallel-size` is `spec.accelerators[].count`, divided by `--pipeline-parallel-size` and",
