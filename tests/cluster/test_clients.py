@@ -132,6 +132,18 @@ async def refusal_of(kube, manifest):
     return ""
 
 
+async def test_a_namespace_that_is_being_deleted_is_recognised(kube, plane, namespace):
+    await kube.create(pod(namespace, finalizers=["test.stoker.dev/hold"]))
+    plane.kubectl("delete", "namespace", namespace, "--wait=false")
+    try:
+        with pytest.raises(Forbidden) as caught:
+            await kube.create(pod(namespace, "b"))
+        assert caught.value.namespace_terminating
+        assert "role" not in str(caught.value)
+    finally:
+        await kube.merge("v1", "Pod", namespace, "a", {"metadata": {"finalizers": None}})
+
+
 # --- Apply ---------------------------------------------------------------------------------------
 
 

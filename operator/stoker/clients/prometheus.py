@@ -52,8 +52,8 @@ class Access:
 
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with each query, for example a tenant's ``X-Scope-OrgID``."""
-    basic: tuple[str, str] | None = field(default=None, repr=False)
-    """User name and password."""
+    basic: tuple[str, str | Path] | None = field(default=None, repr=False)
+    """User name and password, or the file that holds the password (read for each query)."""
     bearer_file: Path | None = None
     """Read for each query, because such tokens are rotated."""
     ca_file: Path | None = None
@@ -183,19 +183,32 @@ class _Refused(Exception):  # noqa: N818 - never leaves this module
         self.unreachable = unreachable
 
 
-class _Bearer(AuthBase):
-    """As an ``auth`` object, because requests lets a .netrc overrule a plain Authorization header."""
-
+class _Bearer(AuthBase):  # as an ``auth``: requests lets a .netrc overrule a plain Authorization header
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        try:
-            token = self._file.read_text().strip()
-        except (OSError, ValueError) as error:
-            raise _Refused(f"the bearer token file cannot be read: {error}", unreachable=True) from error
-        request.headers["Authorization"] = f"Bearer {token}"
+        request.headers["Authorization"] = f"Bearer {_secret(self._file)}"
         return request
+
+
+class _Basic(AuthBase):
+    def __init__(self, username: str, password: str | Path) -> None:
+        self._username = username
+        self._password = password
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return HTTPBasicAuth(self._username, _secret(self._password))(request)
+
+
+def _secret(secret: str | Path) -> str:
+    """A secret itself, or the content of its file as it is now: such files are rotated."""
+    if isinstance(secret, str):
+        return secret
+    try:
+        return secret.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise _Refused(f"the file with its credentials cannot be read: {error}", unreachable=True) from error
 
 
 class _Connection(PrometheusConnect):  # type: ignore[misc]  # the library is not typed
@@ -257,7 +270,7 @@ class _Connection(PrometheusConnect):  # type: ignore[misc]  # the library is no
 def _auth(access: Access) -> AuthBase | None:
     if access.bearer_file is not None:
         return _Bearer(access.bearer_file)
-    return HTTPBasicAuth(*access.basic) if access.basic else None
+    return _Basic(*access.basic) if access.basic else None
 
 
 # --- Reading an answer ---------------------------------------------------------------------------

@@ -20,7 +20,7 @@ class TokenBucket:
         self._at = now
 
     def try_take(self, now: float) -> bool:
-        """Take a token if there is one. A clock that steps back gains nothing, and time goes on from there."""
+        """Take a token if there is one. A clock that steps back gains nothing and goes on from there."""
         self._refill(now)
         if self._tokens < 1:
             return False
