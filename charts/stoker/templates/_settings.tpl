@@ -1,3 +1,23 @@
+{{/* What no single value shows, and the operator would refuse at its start. */}}
+{{- define "stoker.contradictions" -}}
+{{- with .Values.prometheus }}
+{{- if and .bearerToken.secretName .bearerToken.file }}
+{{- fail "prometheus.bearerToken: set secretName or file, not both" }}
+{{- end }}
+{{- if and .basicAuth.username (or .bearerToken.secretName .bearerToken.file) }}
+{{- fail "prometheus.basicAuth and prometheus.bearerToken exclude each other: set only one of them" }}
+{{- end }}
+{{- if and .ca.secretName .ca.configMapName }}
+{{- fail "prometheus.ca: set secretName or configMapName, not both" }}
+{{- end }}
+{{- end }}
+{{- with .Values.scaling }}
+{{- if le (float64 .staleAfterSeconds) (float64 .intervalSeconds) }}
+{{- fail (printf "scaling.staleAfterSeconds (%v) must be longer than scaling.intervalSeconds (%v)" .staleAfterSeconds .intervalSeconds) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/*
 From values to the operator's environment (operator/stoker/settings.py). Only what differs from nothing is set; a
 secret goes through a file, which is read again when it changes, never through a variable.
