@@ -123,6 +123,12 @@ async def test_a_deletion_that_the_watch_missed_is_found_by_listing_again(tmp_pa
         assert await first(3, tmp_path, server) == [("a", False), ("b", False), ("b", True)]
 
 
+async def test_what_only_the_watch_brought_is_remembered_until_it_is_gone(tmp_path):
+    async with ApiServer() as server:
+        server.watches = [[{"type": "ADDED", "object": manifest("b")}]]
+        assert await first(2, tmp_path, server) == [("b", False), ("b", True)]
+
+
 async def test_an_object_replaced_by_one_of_its_name_is_gone_and_there(tmp_path):
     async with ApiServer() as server:
         server.objects, server.watches, server.afterwards = [manifest("a", "1")], [[]], [manifest("a", "2")]
