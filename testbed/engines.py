@@ -17,6 +17,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -113,6 +114,12 @@ def _stop_event(parent: int | None) -> asyncio.Event:
     return stop
 
 
+def _raise_file_limit() -> None:
+    # A listener per pod and a connection per stream soon pass the usual 1,024.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -142,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     where = _Where(given.kubeconfig, given.namespace, given.selector, given.control_port, given.stats_file)
+    _raise_file_limit()
     options = EngineOptions(given.model, given.port, given.stream_interval, given.tick)
     asyncio.run(_serve(where, options, given.parent_pipe))
 

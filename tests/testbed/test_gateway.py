@@ -93,6 +93,15 @@ async def test_an_endpoint_that_goes_at_once_leaves_the_queue_waiting():
     assert (await waiting).pod == "ns/a"
 
 
+async def test_a_request_given_up_in_the_moment_of_its_turn_harms_no_other():
+    gateway = Gateway()
+    waiting = [asyncio.create_task(gateway.pick()) for _ in range(2)]
+    await eventually(lambda: gateway.queued == 2)
+    waiting[0].cancel()
+    gateway.apply(PodChange(a_pod("a")))
+    assert (await waiting[1]).pod == "ns/a"
+
+
 async def test_the_queue_is_bounded_in_length_and_in_time():
     gateway = Gateway(queue_limit=1, queue_seconds=0.05)
     waiting = asyncio.create_task(gateway.pick())
