@@ -53,7 +53,7 @@ class Watcher:
 
     Args:
         deliver: Called in the caller's loop, in the order of arrival.
-        seen: Called whenever the API server answers a list or watch.
+        seen: Called whenever a list or watch is asked for. An API server that is away is no dead watch.
         kubeconfig: As for the Kubernetes client.
         context: Likewise.
         namespaces: To watch; empty for all.
@@ -159,13 +159,13 @@ class Watcher:
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
     def _traced(self) -> aiohttp.TraceConfig:
-        async def answered(_: object, __: object, params: aiohttp.TraceRequestEndParams) -> None:
+        async def asked(_: object, __: object, params: aiohttp.TraceRequestStartParams) -> None:
             kind = _KINDS.get(params.url.name)
-            if kind is not None and params.response.status < 400:
+            if kind is not None:
                 self._seen(kind)
 
         trace = aiohttp.TraceConfig()
-        trace.on_request_end.append(answered)
+        trace.on_request_start.append(asked)
         return trace
 
     async def _connection(self) -> kopf.ConnectionInfo:

@@ -119,7 +119,7 @@ async def _assemble(stack: AsyncExitStack, settings: Settings) -> _Operator:
 
 def _prometheus(settings: Settings, metrics: Metrics) -> Prometheus:
     password = settings.prometheus_password_file
-    basic = (settings.prometheus_username, password.read_text().strip()) if password is not None else None
+    basic = (settings.prometheus_username, password) if password is not None else None
     access = Access(
         headers=settings.prometheus_headers,
         basic=basic,

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stoker.api import validation
 from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus
-from stoker.api.validation import validate
 from stoker.core import resources
 from stoker.core.engines import engine_for
 from stoker.core.observed import Key, ModelDeployment, timestamp
@@ -58,16 +58,8 @@ def deployment_from(obj: Mapping[str, Any], known: ModelDeployment | None = None
 
 
 def _spec(raw: Mapping[str, Any]) -> tuple[ModelDeploymentSpec | None, tuple[FieldError, ...]]:
-    try:
-        spec = ModelDeploymentSpec.model_validate(raw)
-    except ValidationError as error:
-        return None, tuple(_field_error(e) for e in error.errors(include_url=False))
-    return spec, (*validate(spec), *engine_for(spec).refused())
-
-
-def _field_error(error: Mapping[str, Any]) -> FieldError:
-    path = ".".join(str(part) for part in error["loc"])
-    return FieldError(f"spec.{path}" if path else "spec", error["msg"])
+    spec, errors = validation.parse(raw)
+    return spec, errors if spec is None else (*errors, *engine_for(spec).refused())
 
 
 def _status(raw: Mapping[str, Any]) -> ModelDeploymentStatus:

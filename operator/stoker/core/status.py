@@ -10,6 +10,7 @@ Rules of this module:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from stoker.api import meta
@@ -36,6 +37,8 @@ from stoker.core.verdicts import FALSE, UNKNOWN, Decided, conditions_of, moment,
 
 REFRESH_SECONDS = 30.0
 """How often numbers that only drift are republished."""
+
+_ARGUMENT = re.compile(r"\.args(\[\d+\])?$")
 
 HISTORY = 10
 REPLICA_STATES = 50
@@ -69,7 +72,8 @@ def compute(decided: Decided) -> ModelDeploymentStatus:
 def rejected(deployment: ModelDeployment, errors: Sequence[FieldError], now: float) -> ModelDeploymentStatus:
     """The status of an object that cannot be acted on: replicas keep running as they are."""
     message = "; ".join(f"{e.path}: {e.message}" for e in errors)
-    verdict = (FALSE, Reason.INVALID_SPEC, message)
+    reserved = bool(errors) and all(_ARGUMENT.search(e.path) for e in errors)
+    verdict = (FALSE, Reason.RESERVED_ARGUMENT if reserved else Reason.INVALID_SPEC, message)
     conditions = set_verdict(
         deployment.status.conditions, ConditionType.ACCEPTED, verdict, deployment.generation, now
     )

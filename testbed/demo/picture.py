@@ -1,0 +1,110 @@
+"""The picture of a run: demand against capacity, replicas wanted and serving, and what users waited."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # before pyplot: no display is needed
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from testbed.demo.story import Record
+from testbed.demo.view import smoothed
+from testbed.traffic_report import percentile
+
+INK, DEMAND, CAPACITY, WANTED, SERVING = "#24292f", "#d1495b", "#9bc1bc", "#24292f", "#66a182"
+BIN_SECONDS = 10.0
+
+
+def draw(record: Record, capacity_per_replica: float, path: Path) -> None:
+    """Write the picture as PNG.
+
+    Args:
+        record: of the run.
+        capacity_per_replica: weighted tokens/s that one replica is to carry.
+        path: of the file.
+    """
+    plt.rcParams.update(
+        {"font.size": 10, "axes.edgecolor": "#8c959f", "text.color": INK, "axes.labelcolor": INK}
+    )
+    figure, axes = plt.subplots(
+        3, 1, figsize=(11, 8.2), sharex=True, height_ratios=(3, 2.4, 1.6), layout="constrained"
+    )
+    figure.suptitle(
+        "A recorded production trace, and the fleet that Stoker made of it",
+        fontsize=14,
+        fontweight="bold",
+        x=0.02,
+        ha="left",
+    )
+    _demand(axes[0], record, capacity_per_replica)
+    _replicas(axes[1], record)
+    _waits(axes[2], record)
+    axes[2].set_xlabel("seconds since the start of the traffic")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="#eaeef2")
+        axis.set_axisbelow(True)
+        axis.set_ylim(bottom=0)
+        axis.set_xlim(0, record.moments[-1].at)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=140)
+    plt.close(figure)
+
+
+def _demand(axis: Axes, record: Record, capacity_per_replica: float) -> None:
+    at = [m.at for m in record.moments]
+    capacity = [m.serving * capacity_per_replica for m in record.moments]
+    axis.fill_between(
+        at, capacity, step="post", color=CAPACITY, alpha=0.55, label="capacity that serves, at the target"
+    )
+    axis.plot(
+        at,
+        smoothed(smoothed([m.offered for m in record.moments])),
+        color=DEMAND,
+        lw=2,
+        label="demand (weighted tokens that arrive)",
+    )
+    axis.set_ylabel("weighted tokens/s")
+    axis.legend(loc="upper right", frameon=False)
+
+
+def _replicas(axis: Axes, record: Record) -> None:
+    at = [m.at for m in record.moments]
+    axis.fill_between(
+        at, [m.serving for m in record.moments], step="post", color=SERVING, alpha=0.7, label="serving"
+    )
+    axis.step(at, [m.wanted for m in record.moments], where="post", color=WANTED, lw=1.8, label="wanted")
+    for decision in record.decisions:
+        if decision.before > 0:
+            axis.annotate(
+                f"{decision.before}→{decision.after}\n{decision.limited_by}",
+                (max(decision.at, 0), max(decision.before, decision.after)),
+                textcoords="offset points",
+                xytext=(3, 3),
+                fontsize=7,
+                color=INK,
+            )
+    axis.set_ylabel("replicas")
+    axis.set_ylim(0, max(m.wanted for m in record.moments) * 1.35)
+    axis.legend(loc="upper right", frameon=False)
+
+
+def _waits(axis: Axes, record: Record) -> None:
+    """p50 and p95 of the time to first token, by the second in which requests arrived."""
+    bins: dict[int, list[float]] = {}
+    for result in record.results:
+        if result.ttft is not None:
+            bins.setdefault(int(result.arrival // BIN_SECONDS), []).append(result.ttft)
+    at = [(number + 0.5) * BIN_SECONDS for number in sorted(bins)]
+    for rank, style in ((95, "-"), (50, ":")):
+        values = [_ranked(bins[number], rank) for number in sorted(bins)]
+        axis.plot(at, values, style, color=DEMAND, lw=1.6, label=f"p{rank}")
+    axis.set_ylabel("time to first\ntoken, s")
+    axis.legend(loc="upper right", frameon=False, ncols=2)
+
+
+def _ranked(values: Sequence[float], rank: int) -> float:
+    return percentile(sorted(values), rank) or 0.0
