@@ -1,8 +1,8 @@
 """Write what is made of the CRD and the chart: the chart's copy of the CRD, the manifests for plain kubectl.
 
-`python hack/render.py` writes the files; with `--check` it says which ones differ, and exits with 1. The chart
-is the only source of `manifests/*.yaml`, and `crds/` that of the chart's copy: Helm reads nothing outside of a
-chart.
+`python hack/render.py` writes the files; with `--check` it says which ones differ, and exits with 1.
+The chart is the only source of `manifests/*.yaml`, and `crds/` that of the chart's copy: Helm reads nothing
+outside of a chart.
 """
 
 import argparse

@@ -4,6 +4,7 @@ A test that runs the operator takes the fixture `operator_kubeconfig`; what need
 namespace calls `grant` itself.
 """
 
+import json
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def helm(*arguments: str, kubeconfig: Path | None = None) -> str:
 def access_manifests(namespace: str, watch: Sequence[str]) -> str:
     """Return the chart's ServiceAccount in `namespace`, and roles in the namespaces `watch` (none: all)."""
     shown = [f"--show-only=templates/{template}" for template in ACCESS_TEMPLATES]
-    watched = f"--set=watchNamespaces={{{','.join(watch)}}}"
+    watched = f"--set-json=watchNamespaces={json.dumps(list(watch))}"
     return helm("template", RELEASE, str(CHART), f"--namespace={namespace}", watched, *shown)
 
 

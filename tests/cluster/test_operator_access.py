@@ -17,6 +17,7 @@ from stoker.handlers import Watcher
 from testbed.access import Access
 from testbed.components import PlaneOptions
 from testbed.plane import Plane
+from tests.cluster.crds import wait_until_established
 from tests.cluster.operator_access import RELEASE, grant, operator_kubeconfig
 
 __all__ = ["operator_kubeconfig"]
@@ -207,7 +208,7 @@ async def test_pods_can_be_owned_where_owner_references_are_enforced(tmp_path, r
     )
     with Plane.start(tmp_path / "plane", options=enforcing) as plane:
         plane.kubectl("create", "-f", str(repository / "crds"))
-        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        wait_until_established(plane, meta.CRD_NAME)
         mine = json.loads(
             plane.kubectl("create", "-o=json", "-f", "-", input=json.dumps(model_deployment("default")))
         )
