@@ -1,6 +1,6 @@
 """What the simulated engines and the traffic need to know of a pod, and where they learn it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -80,12 +80,12 @@ def _port(container: Manifest, annotations: Mapping[str, str]) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def flag(command: tuple[str, ...], name: str) -> str | None:
+def flag(command: Sequence[str], name: str) -> str | None:
     """The value of a command-line flag given as ``--name value`` or ``--name=value``; the last one counts."""
     found = None
-    for word, following in zip(command, (*command[1:], None), strict=True):
-        if word == name:
-            found = following
+    for at, word in enumerate(command):
+        if word == name and at + 1 < len(command):
+            found = command[at + 1]
         elif word.startswith(f"{name}="):
             found = word.partition("=")[2]
     return found

@@ -204,3 +204,18 @@ async def test_a_source_is_followed_in_order(http):
     await engines.follow(ListedPods(PodChange(a), PodChange(b), PodChange(a, gone=True)))
     assert list(engines.stats()["pods"]) == ["ns/b"]
     engines.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ((), "p"),
+        (("--port=8000",), "p"),
+        (("vllm", "serve", "org/model"), "org/model"),
+        (("org/model", "--port=8000"), "org/model"),
+        (("serve", "org/model", "--served-model-name=short"), "short"),
+    ],
+)
+async def test_the_served_name_is_read_from_the_command_line(command, name):
+    async with serving(a_pod(command=command)) as engines:
+        assert engines.stats()["pods"]["ns/p"]["model"] == name

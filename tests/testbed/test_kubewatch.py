@@ -238,6 +238,7 @@ def test_the_port_can_come_from_the_scrape_annotation():
         (("--name", "a", "--name=b"), "b"),
         (("--names", "a"), None),
         (("--name",), None),
+        ((), None),
     ],
 )
 def test_flags(command, value):
