@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
+from stoker.api.meta import pod_name
 from stoker.core.observed import EngineLoad, Fresh, Metrics, ModelDeployment, Pod, Signal
 from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Event, RestorePod
 from stoker.core.resources import pod as pod_manifest
@@ -40,6 +42,10 @@ RECOVERED_SECONDS = 600.0
 
 MAKE_ROOM_SECONDS = 10.0
 """How long a surge pod may be unschedulable before an old replica is drained to make room for it."""
+
+_LACKING = "Insufficient "
+"""What the scheduler says of a node whose resources are taken (kubernetes pkg/scheduler/framework/plugins/
+noderesources/fit.go)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,10 @@ def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
     mine = sorted((p for p in pods if p.owner_uid == context.deployment.uid), key=lambda p: p.key)
     names = _Names(context, pods)
     replicas = _sorted_out(context, mine)
-    drained, drain_events = _finish_drains(context, replicas.draining)
-    actions = [*drained, *_balance(context, replicas, names)]
+    balance = _balance(context, replicas, names)
+    taken_back = {a.uid for a in balance if isinstance(a, RestorePod)}
+    drained, drain_events = _finish_drains(context, [p for p in replicas.draining if p.uid not in taken_back])
+    actions = [*drained, *balance]
     touched = {a.uid for a in actions if not isinstance(a, CreatePod | Apply)}
     repairs = _repair_routing(p for p in mine if p.uid not in touched)
     return Steps(
@@ -122,10 +130,10 @@ def _sorted_out(context: Context, mine: Iterable[Pod]) -> _Replicas:
     for pod in mine:
         if pod.deleting:
             continue
-        if pod.terminal:
-            (waiting if context.now < retry_at(pod) else retriable).append(pod)
-        elif pod.draining:
+        if pod.draining:  # also one that failed meanwhile: it was to go, so nobody replaces it
             draining.append(pod)
+        elif pod.terminal:
+            (waiting if context.now < retry_at(pod) else retriable).append(pod)
         elif pod.revision == context.revision:
             current.append(pod)
         else:
@@ -148,16 +156,16 @@ def _attempt(pod: Pod) -> int:
 
 
 class _Names:
-    """Ordinals: the lowest that no pod holds, whoever owns it."""
+    """Ordinals: the lowest whose name no pod holds, whoever owns it and whatever its labels say by now."""
 
     def __init__(self, context: Context, pods: Iterable[Pod]) -> None:
         self._context = context
-        self._taken = {p.ordinal for p in pods if p.revision == context.revision}
+        self._taken = {p.key.name for p in pods}
+        self._ordinals = count()
 
     def create(self, reason: str, attempt: int = 0) -> CreatePod:
-        ordinal = next(n for n in range(len(self._taken) + 1) if n not in self._taken)
-        self._taken.add(ordinal)
-        context = self._context
+        context, name = self._context, self._context.deployment.key.name
+        ordinal = next(n for n in self._ordinals if pod_name(name, context.revision, n) not in self._taken)
         manifest = pod_manifest(context.deployment, context.revision, ordinal, attempt)
         return CreatePod(manifest, reason)
 
@@ -173,7 +181,7 @@ def _balance(context: Context, replicas: _Replicas, names: _Names) -> list[Actio
         return [_leave(p, context, "scale-in") for p in _victims(context, replicas)[:surplus]]
     actions = _retry(replicas, names)
     if deficit > 0:
-        return actions + _add(context, replicas, names, deficit)
+        return actions + _add(context, replicas, names, deficit, "scale-out")
     if replicas.old:
         return actions + _roll(context, replicas, names)
     return actions
@@ -188,19 +196,21 @@ def _retry(replicas: _Replicas, names: _Names) -> list[Action]:
     return actions
 
 
-def _add(context: Context, replicas: _Replicas, names: _Names, deficit: int) -> list[Action]:
+def _add(context: Context, replicas: _Replicas, names: _Names, lacking: int, reason: str) -> list[Action]:
     """Take draining replicas back (the latest first), then start new ones."""
-    candidates = [p for p in replicas.draining if p.revision == context.revision and p.ready]
+    candidates = [
+        p for p in replicas.draining if p.revision == context.revision and p.ready and not p.terminal
+    ]
     candidates.sort(key=lambda p: (-(p.drain_started_at or 0.0), p.key))
-    back: list[Action] = [RestorePod(p.key, p.uid, "demand rose again") for p in candidates[:deficit]]
-    return back + [names.create("scale-out") for _ in range(deficit - len(back))]
+    back: list[Action] = [RestorePod(p.key, p.uid, f"{reason}: needed again") for p in candidates[:lacking]]
+    return back + [names.create(reason) for _ in range(lacking - len(back))]
 
 
 def _roll(context: Context, replicas: _Replicas, names: _Names) -> list[Action]:
     """One step of a rollout: surge, or let an old replica go, one at a time."""
-    arrived = all(p.routed for p in replicas.current) and not replicas.waiting
+    arrived = all(p.routed for p in replicas.current) and not (replicas.waiting or replicas.retriable)
     if replicas.places <= context.target:
-        return [names.create("rollout")] if arrived else []
+        return _add(context, replicas, names, 1, "rollout") if arrived else []
     if any(p.revision != context.revision for p in replicas.draining):
         return []
     if arrived or _no_room(context, replicas.current):
@@ -209,7 +219,10 @@ def _roll(context: Context, replicas: _Replicas, names: _Names) -> list[Action]:
 
 
 def _no_room(context: Context, current: Iterable[Pod]) -> bool:
-    """Whether the surge pod has been unschedulable long enough to be believed."""
+    """Whether the surge pod has lacked resources long enough to be believed.
+
+    A pod that no node would take even when empty (a selector, a taint) gains nothing by a replica's end.
+    """
     since = [_unschedulable_since(p) for p in current]
     return any(s is not None and context.now - s >= MAKE_ROOM_SECONDS for s in since)
 
@@ -218,7 +231,7 @@ def _unschedulable_since(pod: Pod) -> float | None:
     condition = pod.condition("PodScheduled")
     if condition is None or condition.status != "False" or condition.reason != "Unschedulable":
         return None
-    return condition.since or pod.created_at
+    return (condition.since or pod.created_at) if _LACKING in condition.message else None
 
 
 # --- Leaving -------------------------------------------------------------------------------------
@@ -271,10 +284,11 @@ def _finish_drains(context: Context, draining: Iterable[Pod]) -> tuple[list[Acti
 
 
 def _idle(context: Context, pod: Pod, load: EngineLoad | None) -> bool:
-    if not any(c.state == "running" for c in pod.containers):
+    if pod.terminal or not any(c.state == "running" for c in pod.engines):
         return True  # no engine process: nothing can be running in it
-    started = pod.drain_started_at or context.now
-    return load is not None and load.idle_polls >= IDLE_POLLS and context.now >= started + ROUTING_GRACE
+    if load is None or load.idle_polls < IDLE_POLLS or not isinstance(load.in_flight, Fresh):
+        return False
+    return load.in_flight.at >= (pod.drain_started_at or context.now) + ROUTING_GRACE
 
 
 def _drain_deadline(context: Context, pod: Pod) -> float:

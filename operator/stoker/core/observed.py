@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from stoker.core.engines import MetricNames
 
 
+ENGINE_CONTAINER = "engine"
+"""Name of the engine's container in a replica's pod."""
+
+
 class Key(NamedTuple):
     """A namespaced name: of a ModelDeployment or of a pod."""
 
@@ -208,9 +212,17 @@ class Pod:
         return self.draining or self.deleting
 
     @property
+    def engines(self) -> tuple[ContainerStatus, ...]:
+        """The engine's container; every container of a pod that has none of that name."""
+        return tuple(c for c in self.containers if c.name == ENGINE_CONTAINER) or self.containers
+
+    @property
     def started(self) -> bool:
-        """Whether any engine container has passed its start-up probe: before that it cannot have requests."""
-        return any(c.started for c in self.containers)
+        """Whether the engine has passed its start-up probe: before that it cannot have requests.
+
+        A sidecar that a template adds starts long before and says nothing.
+        """
+        return self.ready or any(c.started for c in self.engines)
 
     @property
     def routed(self) -> bool:
