@@ -16,7 +16,7 @@ from filelock import FileLock
 from testbed.access import Access
 from testbed.prometheus import Prometheus
 from testbed.shared import shared_plane
-from tests.cluster.operator_fixtures import engines, lab, load  # noqa: F401 - fixtures of this folder
+from tests.cluster.operator_fixtures import engines, lab, load, own_node  # noqa: F401 - fixtures of this folder
 
 NODES = 40
 HERE = Path(__file__).parent

@@ -1,6 +1,6 @@
-"""Fixtures of the tests that watch the operator at work: `lab`, `engines`, `load`."""
+"""Fixtures of the tests that watch the operator at work: `lab`, `engines`, `load`, `own_node`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,12 +8,13 @@ import pytest
 from testbed.access import Access
 from testbed.engine_pods import EngineOptions
 from testbed.engines import EngineFleet
+from testbed.nodes import gpu_node, remove_nodes, wait_ready
 from tests.cluster.operator_access import grant
-from tests.cluster.operator_lab import Lab
+from tests.cluster.operator_lab import Json, Lab
 from tests.cluster.operator_load import HeldRequests
 
 OPTIONS = EngineOptions(model="qwen3-32b-8xh100", tick=0.1)
-"""The engine with the largest cache, so that held requests fit; looked at rarely, to save the cores for others."""
+"""The engine with the largest cache, so that held requests fit; looked at rarely, to save the cores."""
 
 
 @pytest.fixture
@@ -39,3 +40,24 @@ def load(engines: EngineFleet) -> Iterator[HeldRequests]:
     """Requests for those engines; at the end they are let go."""
     with HeldRequests() as requests:
         yield requests
+
+
+@pytest.fixture
+def own_node(lab: Lab) -> Iterator[Callable[[], Json]]:
+    """Add a node of 8 GPUs that takes this test's pods alone; the answer is the accelerator that fits two."""
+    names: list[str] = []
+
+    def add() -> Json:
+        name = f"{lab.namespace}-{len(names)}"
+        node = gpu_node(name, labels={"lab": lab.namespace})
+        node["spec"] = {"taints": [{"key": "lab", "value": lab.namespace, "effect": "NoSchedule"}]}
+        lab.client.post("/api/v1/nodes", json=node).raise_for_status()
+        names.append(name)
+        wait_ready(lab.plane, [name])
+        toleration = {"key": "lab", "operator": "Exists"}
+        return {"count": 4, "nodeSelector": {"lab": lab.namespace}, "tolerations": [toleration]}
+
+    yield add
+    for pod in lab.pods(live=False):
+        lab.delete(f"pods/{pod['metadata']['name']}", force=True)
+    remove_nodes(lab.plane, names)

@@ -34,7 +34,9 @@ PATIENCE = 60.0
 """Seconds to wait for what must come: many times what it takes, since test runs share few cores."""
 
 
-def scaling(least: int, most: int, *, requests: int = 10, up: str = "1s", down: str = "6s", **more: Any) -> Json:
+def scaling(
+    least: int, most: int, *, requests: int = 10, up: str = "1s", down: str = "6s", **more: Any
+) -> Json:
     """A scaling section on requests in flight per replica, with windows for the impatient."""
     windows = {"up": up, "down": down}
     targets = {"concurrentRequests": requests}
@@ -224,9 +226,12 @@ class Lab:
         lines = [f"namespace {self.namespace}"]
         for model in self.items("modeldeployments"):
             status = model.get("status", {})
-            lines.append(f"{model['metadata']['name']}: {status.get('ready')} of {status.get('desiredReplicas')}")
+            lines.append(
+                f"{model['metadata']['name']}: {status.get('ready')} of {status.get('desiredReplicas')}"
+            )
             lines += [
-                f"  {c['type']}={c['status']}/{c['reason']}: {c['message']}" for c in status.get("conditions", ())
+                f"  {c['type']}={c['status']}/{c['reason']}: {c['message']}"
+                for c in status.get("conditions", ())
             ]
         lines += [f"  pod {line(pod)}" for pod in self.items("pods")]
         if self._operator is not None and self._operator.log.exists():

@@ -1,28 +1,31 @@
 """Requests that stay in the simulated engines until they are let go: a load of exactly so many.
 
 Each is one connection to a pod's own address, with a request that would run for a quarter of an hour. Nothing
-runs here meanwhile, so hundreds of them cost nothing. The testbed's traffic generator is for arrival rates and
-latencies; this is for tests that need to know the number.
+runs here meanwhile, so hundreds of them cost nothing. The testbed's traffic generator is for arrival rates
+and latencies; this is for tests that need to know the number.
 """
 
 import json
 import select
 import socket
+import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 ENDLESS_TOKENS = 150_000
 """At 7 ms per token, the fastest of the simulated engines: 17 minutes."""
 
+CONNECT_SECONDS = 15.0
+
 
 class HeldRequests:
-    """Requests in flight, by the name of the pod that has them. A context manager: at its end all are let go."""
+    """Requests in flight, by the name of their pod. A context manager: at its end all are let go."""
 
     def __init__(self, port: int = 8000) -> None:
         self._port = port
         self._sockets: dict[str, list[socket.socket]] = {}
 
-    def __enter__(self) -> "HeldRequests":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,7 +45,7 @@ class HeldRequests:
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         )
         for _ in range(count):
-            connection = socket.create_connection((pod["status"]["podIP"], self._port), timeout=10)
+            connection = _connected(pod["status"]["podIP"], self._port)
             connection.sendall(text.encode())
             self._sockets.setdefault(pod["metadata"]["name"], []).append(connection)
 
@@ -79,6 +82,18 @@ class HeldRequests:
 
     def _count(self, fate: str) -> int:
         return sum(_fate(c) == fate for connections in self._sockets.values() for c in connections)
+
+
+def _connected(host: str, port: int) -> socket.socket:
+    """Connect; an engine opens its port a moment after its pod was seen to be ready."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=CONNECT_SECONDS)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _fate(connection: socket.socket) -> str:

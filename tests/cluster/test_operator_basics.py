@@ -63,7 +63,9 @@ def test_applying_the_same_again_changes_nothing(lab: Lab):
     before = versions(lab)
     again = lab.apply(manifest(replicas=2))
     assert again["metadata"]["generation"] == first["metadata"]["generation"]
-    lab.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(manifest(replicas=2)))
+    lab.kubectl(
+        "apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(manifest(replicas=2))
+    )
     pods = uids(lab.pods())
     lab.stays("the same pods", lambda: uids(lab.pods()) == pods, 3)
     after = versions(lab)
