@@ -132,6 +132,8 @@ def _up(scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: floa
     lowest = _extreme(memory.asked, now - window, now, min)
     if lowest is None or lowest <= current:
         return current, "windows.up", f"{message}; waiting for it to last {window:.0f} s"
+    if lowest < asked.replicas:
+        return lowest, "windows.up", f"{message}; {lowest} were needed throughout the last {window:.0f} s"
     return lowest, name, message
 
 
