@@ -6,6 +6,7 @@ those that are about the CRD have a plane of their own.
 
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,6 +127,14 @@ def belonging_to(kubectl: Kubectl, release: str, namespace: str) -> list[str]:
     ]
 
 
+def all_gone(kubectl: Kubectl, release: str, namespace: str) -> bool:
+    """Whether nothing of a release is left; Helm does not wait for the pods of what it deletes."""
+    deadline = time.monotonic() + 60
+    while belonging_to(kubectl, release, namespace) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return not belonging_to(kubectl, release, namespace)
+
+
 # --- On the shared plane -----------------------------------------------------------------------------
 
 
@@ -158,7 +167,7 @@ def test_helm_installs_upgrades_and_leaves_nothing_behind(
     assert {"name": "STOKER_LOG_LEVEL", "value": "debug"} in json.loads(env)
 
     helm("uninstall", release, f"--namespace={namespace}", "--wait", kubeconfig=plane.kubeconfig)
-    assert belonging_to(kubectl, release, namespace) == []
+    assert all_gone(kubectl, release, namespace)
     assert kubectl("get", "crd", CRD, "-o", "name")
 
 
@@ -217,7 +226,7 @@ def test_an_upgrade_brings_the_new_schema_and_an_uninstall_keeps_the_models(empt
     assert crd_description(kubectl) not in {"", "An older schema."}
 
     helm("uninstall", "stoker", "--namespace=helm", "--wait", kubeconfig=kubeconfig)
-    assert belonging_to(kubectl, "stoker", "helm") == []
+    assert all_gone(kubectl, "stoker", "helm")
     assert kubectl("get", "mdep", "llama", "-o", "jsonpath={.metadata.uid}") == uid
 
     helm("install", "stoker", str(CHART), *where, kubeconfig=kubeconfig)
@@ -242,4 +251,4 @@ def test_plain_kubectl_installs_it_and_helm_can_take_over(empty_plane, repositor
     )
     assert kubectl("get", "mdep", "llama", "-o", "name")
     helm("uninstall", "stoker", "--namespace=stoker-system", "--wait", kubeconfig=kubeconfig)
-    assert belonging_to(kubectl, "stoker", "stoker-system") == []
+    assert all_gone(kubectl, "stoker", "stoker-system")
