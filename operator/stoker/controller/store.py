@@ -102,7 +102,8 @@ class Store:
             if not self._pods[key]:
                 del self._pods[key]
         elif kind == "Service":
-            self.services.pop(key, None)
+            if key in self.services and self.services[key].uid == uid:
+                del self.services[key]
         elif self.deployments.get(key) is not None and self.deployments[key].uid == uid:
             del self.deployments[key]
         return key
@@ -125,6 +126,9 @@ class Store:
         if pod is None:
             return None
         owner = Key(pod.key.namespace, pod.owner)
+        _, former = self._where.get(pod.uid, ("", owner))
+        if former != owner:  # somebody changed its label: it is nobody's supply twice
+            self._pods[former].pop(pod.uid, None)
         known = self._pods[owner].get(pod.uid)
         self._pods[owner][pod.uid] = pod
         return owner, pod != known

@@ -49,12 +49,15 @@ def deployment_from(obj: Mapping[str, Any], known: ModelDeployment | None = None
     )
     if spec is None or errors:
         return record
-    return replace(
-        record,
-        revision=resources.revision(key.name, spec),
-        metrics=engine_for(spec).metrics,
-        service=resources.service(record),
-    )
+    try:
+        return replace(
+            record,
+            revision=resources.revision(key.name, spec),
+            metrics=engine_for(spec).metrics,
+            service=resources.service(record),
+        )
+    except ValueError as error:  # what a rule of the API server forbids today, an older one may have stored
+        return replace(record, errors=(FieldError("spec", str(error)),))
 
 
 def _spec(raw: Mapping[str, Any]) -> tuple[ModelDeploymentSpec | None, tuple[FieldError, ...]]:

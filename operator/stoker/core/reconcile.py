@@ -14,8 +14,8 @@ Rules of this module:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from stoker.api import meta
 from stoker.api.conditions import Reason
@@ -60,10 +60,11 @@ def reconcile(snapshot: Snapshot, keys: Iterable[Key] | None = None) -> dict[Key
                 wants[key] = want(snapshot, deployment, deployment.spec)
             except Exception as error:  # noqa: BLE001 - a bug in one deployment's data must not stop the fleet
                 plans[key] = broken(snapshot, deployment, error)
-    grants = capacity.allocate({k: w.act_on for k, w in wants.items()}, snapshot.pods, snapshot.now)
+    grants = _grants(snapshot, wants)
     for key, wanted in wants.items():
         try:
-            plans[key] = _plan(snapshot, snapshot.deployments[key], wanted, grants[key])
+            grant = grants[key] if key in grants else _grants(snapshot, {key: wanted}, alone=True)[key]
+            plans[key] = _plan(snapshot, snapshot.deployments[key], wanted, grant)
         except Exception as error:  # noqa: BLE001 - as above
             plans[key] = broken(snapshot, snapshot.deployments[key], error)
     return plans
@@ -99,6 +100,19 @@ def _own(snapshot: Snapshot, deployment: ModelDeployment) -> tuple[Pod, ...]:
     return tuple(p for p in snapshot.pods.get(deployment.key, ()) if p.owner_uid == deployment.uid)
 
 
+def _grants(
+    snapshot: Snapshot, wants: Mapping[Key, Want], *, alone: bool = False
+) -> dict[Key, capacity.Grant]:
+    """What the GPUs allow; nothing if one ModelDeployment breaks it: then each is looked at alone."""
+    pods = {key: _own(snapshot, snapshot.deployments[key]) for key in wants}
+    try:
+        return capacity.allocate({k: w.act_on for k, w in wants.items()}, pods, snapshot.now)
+    except Exception:
+        if alone:
+            raise
+        return {}
+
+
 # --- What to do about it -------------------------------------------------------------------------
 
 
@@ -114,6 +128,8 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
     )
     steps = plan_replicas(context, snapshot.pods.get(deployment.key, ()))
     obstacle = _obstacle(snapshot, deployment)
+    if wanted.spec.scaling is not None and wanted.spec.scaling.mode is ScalingMode.SHADOW:
+        grant = replace(grant, replicas=wanted.act_on)  # the number to keep: a shortage must not lower it
     published = status.compute(_decided(snapshot, deployment, wanted, grant, steps, obstacle))
     actions: Sequence[Action] = (*_objects(snapshot, deployment), *steps.actions)
     if obstacle is not None and snapshot.now < obstacle.retry_at:
@@ -129,7 +145,7 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
         requeue_at=_earliest(
             steps.requeue_at,
             capacity.review_at(_own(snapshot, deployment), snapshot.now),
-            obstacle.retry_at if obstacle is not None else None,
+            obstacle.retry_at if obstacle is not None and obstacle.retry_at > snapshot.now else None,
         ),
     )
 

@@ -1,0 +1,126 @@
+"""The store: newer replaces older, what is gone stays gone, and nobody is woken for nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stoker.controller.store import TOMBSTONE_SECONDS, Store
+from stoker.core.observed import Key
+from tests.factories import KEY, manifest
+
+
+def pod(version: int = 1, *, uid: str = "p1", owner: str = KEY.name, **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "namespace": KEY.namespace,
+            "name": f"pod-{uid}",
+            "uid": uid,
+            "resourceVersion": str(version),
+            "labels": {"stoker.dev/model-deployment": owner},
+        },
+        "status": status,
+    }
+
+
+def service(uid: str, version: int) -> dict[str, Any]:
+    return pod(version, uid=uid) | {"kind": "Service", "spec": {"selector": {"a": "b"}}}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> Store:
+    return Store(clock)
+
+
+def phases(store: Store) -> list[str]:
+    return [p.phase for p in store.pods(KEY)]
+
+
+def test_a_new_object_names_the_model_deployment_to_look_at(store):
+    assert store.put("Pod", pod()) == KEY
+
+
+def test_an_older_version_changes_nothing(store):
+    store.put("Pod", pod(5, phase="Running"))
+
+    assert store.put("Pod", pod(4, phase="Pending")) is None
+    assert phases(store) == ["Running"]
+
+
+def test_an_echo_wakes_nobody(store):
+    store.put("Pod", pod(5, phase="Running"))
+
+    assert store.put("Pod", pod(6, phase="Running")) is None
+
+
+def test_what_is_gone_does_not_come_back_through_a_late_answer(store):
+    store.put("Pod", pod(5))
+
+    assert store.remove("p1") == KEY
+    assert store.put("Pod", pod(9)) is None
+    assert store.pods(KEY) == ()
+
+
+def test_the_dead_are_forgotten_after_a_while(store, clock):
+    store.put("Pod", pod())
+    store.remove("p1")
+    clock.now = TOMBSTONE_SECONDS
+    store.remove("p2")
+
+    assert store.seen("Pod") == {"p2"}
+
+
+def test_a_pod_without_stokers_label_is_nobodys(store):
+    stranger = pod()
+    del stranger["metadata"]["labels"]
+
+    assert store.put("Pod", stranger) is None
+    assert list(store.all_pods()) == []
+
+
+def test_a_pod_whose_label_was_changed_is_not_counted_twice(store):
+    store.put("Pod", pod(1))
+    store.put("Pod", pod(2, owner="other"))
+
+    assert store.pods(KEY) == ()
+    assert len(store.pods(Key(KEY.namespace, "other"))) == 1
+
+
+def test_the_end_of_a_former_service_does_not_forget_its_successor(store):
+    store.put("Service", service("s1", 1))
+    store.put("Service", service("s2", 2))
+    store.remove("s1")
+
+    assert store.services[KEY].uid == "s2"
+
+
+def test_the_end_of_a_former_namesake_does_not_forget_the_new_one(store):
+    store.put("ModelDeployment", manifest(uid="old"))
+    store.put("ModelDeployment", manifest(uid="new"))
+    store.remove("old")
+
+    assert store.deployments[KEY].uid == "new"
+
+
+def test_an_accepted_deletion_is_known_before_the_watch_tells(store):
+    store.put("Pod", pod())
+    store.mark_deleting("p1", 7.0)
+
+    assert store.pods(KEY)[0].deleting_at == 7.0
+
+
+def test_removing_what_was_never_known_concerns_nobody(store):
+    assert store.remove("never") is None
