@@ -1,5 +1,6 @@
 """Run an operator as its chart installs it: under the ServiceAccount and the roles of `charts/stoker`."""
 
+import json
 import subprocess
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def helm(*arguments: str, kubeconfig: Path | None = None) -> str:
 def access_manifests(namespace: str, watch: Sequence[str]) -> str:
     """Return the chart's ServiceAccount in `namespace`, and roles in the namespaces `watch` (none: all)."""
     shown = [f"--show-only=templates/{template}" for template in ACCESS_TEMPLATES]
-    watched = f"--set=watchNamespaces={{{','.join(watch)}}}"
+    watched = f"--set-json=watchNamespaces={json.dumps(list(watch))}"
     return helm("template", RELEASE, str(CHART), f"--namespace={namespace}", watched, *shown)
 
 

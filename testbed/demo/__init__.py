@@ -1,8 +1,8 @@
 """`make demo`: a fleet that follows a recorded production trace, on a real control plane.
 
-A real API server, controller manager, scheduler and Prometheus run on this machine; the operator runs under
-the ServiceAccount and the roles of its chart. Only the nodes and the arithmetic inside the engines are simulated.
-The exit code says whether the story happened (`story.checks`).
+A real API server, controller manager, scheduler and Prometheus run on this machine; the operator runs
+under the ServiceAccount and the roles of its chart. Only the nodes and the arithmetic inside the engines are
+simulated. The exit code says whether the story happened (`story.checks`).
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The picture of a run: demand against capacity, replicas wanted and serving, and what users waited."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,12 +11,14 @@ mpl.use("Agg")  # before pyplot: no display is needed
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from testbed.demo.story import Record
+from testbed.demo.story import Decision, Record
 from testbed.demo.view import smoothed
 from testbed.traffic_report import percentile
 
 INK, DEMAND, CAPACITY, WANTED, SERVING = "#24292f", "#d1495b", "#9bc1bc", "#24292f", "#66a182"
 BIN_SECONDS = 10.0
+LABEL_SECONDS = 28.0
+"""Labels of decisions closer than this would overlap."""
 
 
 def draw(record: Record, capacity_per_replica: float, path: Path) -> None:
@@ -77,19 +80,33 @@ def _replicas(axis: Axes, record: Record) -> None:
         at, [m.serving for m in record.moments], step="post", color=SERVING, alpha=0.7, label="serving"
     )
     axis.step(at, [m.wanted for m in record.moments], where="post", color=WANTED, lw=1.8, label="wanted")
-    for decision in record.decisions:
-        if decision.before > 0:
-            axis.annotate(
-                f"{decision.before}→{decision.after}\n{decision.limited_by}",
-                (max(decision.at, 0), max(decision.before, decision.after)),
-                textcoords="offset points",
-                xytext=(3, 3),
-                fontsize=7,
-                color=INK,
-            )
+    for move in moves(record.decisions):
+        axis.annotate(
+            f"{move.before}→{move.after}\n{move.limited_by}",
+            (move.at, max(move.before, move.after)),
+            textcoords="offset points",
+            xytext=(4, 3),
+            fontsize=7.5,
+            color=INK,
+        )
     axis.set_ylabel("replicas")
     axis.set_ylim(0, max(m.wanted for m in record.moments) * 1.35)
     axis.legend(loc="upper right", frameon=False)
+
+
+def moves(decisions: Sequence[Decision]) -> list[Decision]:
+    """The decisions to be labelled: those in one direction that follow each other closely are one move."""
+    merged: list[Decision] = []
+    for decision in decisions:
+        last = merged[-1] if merged else None
+        if decision.before == 0:
+            continue
+        same_way = last is not None and (last.after > last.before) == (decision.after > decision.before)
+        if last is not None and same_way and decision.at - last.at < LABEL_SECONDS:
+            merged[-1] = replace(last, after=decision.after)
+        else:
+            merged.append(decision)
+    return merged
 
 
 def _waits(axis: Axes, record: Record) -> None:

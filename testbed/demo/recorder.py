@@ -99,7 +99,7 @@ class Recorder:
 
     def _moment(self) -> Moment:
         now, at = self.traffic.counters, self.traffic.elapsed
-        before, seconds = self._before, max(at - self._before_at, 1e-3)
+        before, seconds = self._before, max(at - self._before_at, PERIOD_SECONDS / 2)
         prompt = now.asked_prompt_tokens - before.asked_prompt_tokens
         output = now.asked_output_tokens - before.asked_output_tokens
         self._before, self._before_at = now, at

@@ -108,8 +108,9 @@ def show_summary(console: Console, record: Record) -> bool:
         figures.add_row(what, value)
     console.print(figures)
     decisions = Table(title="Each decision", title_justify="left")
-    for column in ("at", "replicas", "by", "because"):
-        decisions.add_column(column)
+    for column in ("at", "replicas", "by"):
+        decisions.add_column(column, no_wrap=True)
+    decisions.add_column("because")
     for decision in record.decisions:
         change = f"{decision.before} → {decision.after}"
         decisions.add_row(f"{decision.at:.0f} s", change, decision.limited_by, decision.message)

@@ -117,6 +117,11 @@ def needed(load: float, per_replica: float) -> int:
     return max(0, math.ceil(load / per_replica - 1e-9))
 
 
+def _shown(value: float) -> str:
+    """A number as a person reads it: whole from 100 on, else three significant digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _simple(name: str, unit: str, signal: Signal, demand: Demand, target: float | None) -> Face | None:
     if target is None:
         return None
@@ -137,7 +142,7 @@ def _occupied(demand: Demand) -> list[Face]:
     face = _in_flight("requestsInFlight", demand, DEFAULT_CONCURRENT_REQUESTS)
     if face is None or not face.value:
         return [face] if face is not None else []
-    message = f"{face.value:.4g} requests in flight need a replica"
+    message = f"{_shown(face.value)} requests in flight need a replica"
     return [replace(face, replicas=1, target=max(face.target, face.value), message=message)]
 
 
@@ -205,7 +210,7 @@ def _face(
     worst = max((t.freshness for t in (*totals, *beside)), key=_SEVERITY.index)
     incomplete = next((t for t in (*totals, *beside) if not t.complete), None)
     replicas = needed(value, target)
-    message = f"{value:.4g} {unit} at {target:.4g} per replica needs {replicas}"
+    message = f"{_shown(value)} {unit} at {_shown(target)} per replica needs {replicas}"
     if incomplete is not None:
         message += f" at least: {incomplete.covered} of {incomplete.serving} replicas answered"
     return Face(
