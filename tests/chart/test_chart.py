@@ -175,6 +175,14 @@ def test_the_pod_keeps_to_the_restricted_standard_and_writes_only_to_tmp(render)
     assert writable == ["/tmp"]
 
 
+def test_the_platform_can_choose_the_user_but_never_root(render, helm, chart):
+    unset = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+    context = pod_spec(render(unset))["securityContext"]
+    assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    refused = helm("template", "x", chart, "--set=podSecurityContext.runAsUser=0")
+    assert "/podSecurityContext/runAsUser" in refused.stderr
+
+
 def test_probes_and_service_meet_the_port_that_the_operator_listens_on(render):
     objects = render()
     main = container(objects)
