@@ -26,6 +26,7 @@ from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import ModelDeploymentStatus
 from stoker.clients.errors import AlreadyExists, ClientError, Conflict, Forbidden, NotFound, Rejected
 from stoker.controller.store import Store
+from stoker.core import refusals
 from stoker.core.observed import Key, Obstacle, pod_from
 from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Event, Plan, RestorePod
 
@@ -163,7 +164,9 @@ class Executor:
             reason = Reason.QUOTA_EXCEEDED if error.quota_exceeded else Reason.APPLY_FORBIDDEN
         deployment = self._store.deployments.get(plan.key)
         generation = deployment.generation if deployment is not None else 0
-        return Obstacle(reason, str(error), generation, self._clock() + REFUSED_RETRY_SECONDS)
+        refused = next((a.manifest for a in plan.actions if isinstance(a, CreatePod)), None)
+        message = refusals.explain(str(error), refused)
+        return Obstacle(reason, message, generation, self._clock() + REFUSED_RETRY_SECONDS)
 
     # --- One action ------------------------------------------------------------------------------
 
