@@ -64,10 +64,6 @@ class World:
         return desired
 
 
-def incomplete(answers: dict[Signal, Any]) -> bool:
-    return not all(isinstance(answers[s], Fresh) for s in (Signal.RUNNING, Signal.WAITING))
-
-
 @given(st.integers(1, 9), PODS)
 def test_missing_and_stale_never_lower_the_count(current, answers):
     world = World(current)
