@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from stoker.core.plan import Manifest
 
-_QUANTITY: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?")
+_QUANTITY: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?", re.ASCII)
 _AMOUNTS: Final = frozenset({"limits", "requests"})
 """Fields of a pod that map resources to quantities; `sizeLimit` is one quantity."""
 
