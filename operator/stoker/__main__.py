@@ -12,8 +12,9 @@ import typer
 
 from stoker import __version__
 from stoker import settings as settings_module
-from stoker.api import conditions, schema
+from stoker.api import conditions, meta, schema
 from stoker.core.engines import reference_markdown as engines_markdown
+from stoker.telemetry import metrics
 
 app = typer.Typer(
     name="stoker",
@@ -52,6 +53,8 @@ GENERATED = {
     "docs/reference/api.md": schema.reference_markdown,
     "docs/reference/conditions.md": conditions.reference_markdown,
     "docs/reference/engines.md": engines_markdown,
+    "docs/reference/labels-and-annotations.md": meta.reference_markdown,
+    "docs/reference/metrics.md": metrics.reference_markdown,
     "docs/reference/settings.md": settings_module.reference_markdown,
 }
 """File below the project's root → what it is made of."""

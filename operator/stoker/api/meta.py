@@ -76,3 +76,75 @@ def owner_reference(name: str, uid: str) -> dict[str, Any]:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+# --- Reference -----------------------------------------------------------------------------------
+
+_LABELS: Final = {
+    LABEL_NAME: ("pods, Service", "The engine in lower case, such as `vllm`."),
+    LABEL_MANAGED_BY: ("pods, Service", f"`{MANAGED_BY}`: who made the object."),
+    LABEL_MODEL_DEPLOYMENT: ("pods, Service", "Name of the ModelDeployment that the object belongs to."),
+    LABEL_SERVING: (
+        "pods",
+        "`true` while the replica is in routing: the Service selects it; `false` when it drains.",
+    ),
+    LABEL_REVISION: ("pods", "Hash of the pod template: it changes when replicas have to be replaced."),
+    LABEL_ORDINAL: ("pods", "Number of the replica within its ModelDeployment and revision, from 0."),
+    LABEL_ACCELERATOR: ("pods", "`accelerators[].name` of the type that the replica runs on."),
+}
+
+_ANNOTATIONS: Final = {
+    ANNOTATION_ATTEMPT: ("pods", "How often in a row this replica was replaced because it had failed."),
+    ANNOTATION_DRAIN_STARTED: (
+        "pods",
+        "When the replica was taken out of routing, from which `drain.timeout` counts. Absent before.",
+    ),
+    ANNOTATION_DRAIN_REASON: ("pods", "Why: `scale-in` or `rollout`."),
+    ANNOTATION_APPLIED_HASH: (
+        "Service",
+        "Hash of what Stoker applied last, to tell when it has to do so again.",
+    ),
+    "prometheus.io/scrape": ("pods", "`true`."),
+    "prometheus.io/port": ("pods", "`engine.port`: where the engine's metrics are."),
+    "prometheus.io/path": ("pods", "Path of the engine's metrics, such as `/metrics`."),
+}
+
+_MANAGERS: Final = {
+    FIELD_MANAGER: "pods and Services",
+    FIELD_MANAGER_STATUS: "`status` of ModelDeployments, through the `/status` subresource alone",
+}
+
+
+def reference_markdown() -> str:
+    """Return `docs/reference/labels-and-annotations.md`."""
+    return "\n".join(
+        [
+            "# Labels, annotations and field managers",
+            "",
+            "What Stoker writes on the objects that it makes: beside `status`, all the state there is.",
+            f"Names below `{GROUP}/` are Stoker's: in `spec.template.metadata` they are ignored.",
+            "They do not change within an API version.",
+            "",
+            "## Labels",
+            "",
+            *_names_table("Label", _LABELS),
+            "",
+            "## Annotations",
+            "",
+            *_names_table("Annotation", _ANNOTATIONS),
+            "",
+            "The annotations `prometheus.io/…` can be overridden in `spec.template.metadata.annotations`.",
+            "",
+            "## Field managers",
+            "",
+            "| Field manager | Owns fields of |",
+            "|---|---|",
+            *(f"| `{name}` | {what} |" for name, what in _MANAGERS.items()),
+            "",
+        ]
+    )
+
+
+def _names_table(kind: str, names: dict[str, tuple[str, str]]) -> list[str]:
+    rows = [f"| `{name}` | {where} | {meaning} |" for name, (where, meaning) in names.items()]
+    return [f"| {kind} | On | Meaning |", "|---|---|---|", *rows]

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from stoker import __version__
 from stoker.api.status import Freshness, ModelDeploymentStatus
-from stoker.core.observed import Key
+from stoker.core.readings import Key
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds; from one round trip on a local network to the time-out of a request."""
@@ -40,11 +40,23 @@ class FleetRow:
     """Replicas taken out of routing whose requests are finishing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A metric as the reference shows it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    doc: str
+
+
 class Metrics:
     """All instruments; the methods are the hooks of clients and controller."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.described: list[Described] = []
+        """The instruments with a ``stoker_`` name, but for the fleet's gauges."""
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         info = Info("stoker_build", "The running version of Stoker.", registry=self.registry)
@@ -73,11 +85,10 @@ class Metrics:
             "stoker_queue_oldest_age_seconds",
             "How long the first of them had waited when it was last looked.",
         )
-        self._lag = Histogram(
+        self._lag = self._histogram(
             "stoker_event_loop_lag_seconds",
             "How late the event loop was at a regular wake-up.",
             buckets=LAG_BUCKETS,
-            registry=self.registry,
         )
 
     def _io_instruments(self) -> None:
@@ -158,13 +169,18 @@ class Metrics:
     # --- Instruments -----------------------------------------------------------------------------
 
     def _counter(self, name: str, doc: str, *labels: str) -> Counter:
+        self.described.append(Described(f"{name}_total", "counter", labels, doc))
         return Counter(name, doc, labels, registry=self.registry)
 
     def _gauge(self, name: str, doc: str) -> Gauge:
+        self.described.append(Described(name, "gauge", (), doc))
         return Gauge(name, doc, registry=self.registry)
 
-    def _histogram(self, name: str, doc: str, *labels: str) -> Histogram:
-        return Histogram(name, doc, labels, buckets=LATENCY_BUCKETS, registry=self.registry)
+    def _histogram(
+        self, name: str, doc: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS
+    ) -> Histogram:
+        self.described.append(Described(name, "histogram", labels, doc))
+        return Histogram(name, doc, labels, buckets=buckets, registry=self.registry)
 
 
 class _Fleet(Collector):
@@ -189,11 +205,15 @@ class _Fleet(Collector):
         return ()
 
 
+_OBJECT_LABELS = ("namespace", "name")
+_SIGNAL_LABELS = (*_OBJECT_LABELS, "signal")
+
+
 def _replicas(
     what: str, doc: str, rows: Iterable[FleetRow], value: Callable[[FleetRow], int | None]
 ) -> GaugeMetricFamily:
     """A gauge of replicas. What is not known yet has no series: unknown is not zero."""
-    family = GaugeMetricFamily(f"stoker_replicas_{what}", f"{doc}.", labels=("namespace", "name"))
+    family = GaugeMetricFamily(f"stoker_replicas_{what}", f"{doc}.", labels=_OBJECT_LABELS)
     for row in rows:
         count = value(row)
         if count is not None:
@@ -205,10 +225,53 @@ def _freshness(rows: Iterable[FleetRow]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(
         "stoker_signal_fresh",
         "Whether the last decision could act on this signal (1), or it was stale or missing (0).",
-        labels=("namespace", "name", "signal"),
+        labels=_SIGNAL_LABELS,
     )
     for row in rows:
         for demand in row.status.scaling.demand if row.status.scaling else ():
             labels = (row.key.namespace, row.key.name, demand.signal)
             family.add_metric(labels, float(demand.freshness is Freshness.FRESH))
     return family
+
+
+# --- Reference -----------------------------------------------------------------------------------
+
+
+def reference_markdown() -> str:
+    """Return `docs/reference/metrics.md`."""
+    rows = map(_row, (*_described_fleet(), *Metrics().described))
+    return "\n".join(
+        [
+            "# Metrics of the operator",
+            "",
+            "The operator serves its own metrics at `/metrics`, on the port of `/healthz` and `/readyz`",
+            "([settings](settings.md)). Times are in seconds.",
+            "",
+            "| Metric | Type | Labels | Meaning |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "`stoker_build_info` has the running version as a label. Beside these there are the usual",
+            "metrics of a Python process, `process_…` and `python_…`. The engines serve their own;",
+            "[engines](engines.md) says which of them Stoker reads.",
+            "",
+        ]
+    )
+
+
+def _row(one: Described) -> str:
+    labels = ", ".join(f"`{label}`" for label in one.labels) or "–"
+    return f"| `{one.name}` | {one.kind} | {labels} | {one.doc} |"
+
+
+def _described_fleet() -> list[Described]:
+    """The fleet's gauges; a gauge of replicas is absent while the number is not known."""
+    return [
+        Described(
+            family.name,
+            family.type,
+            _SIGNAL_LABELS if family.name == "stoker_signal_fresh" else _OBJECT_LABELS,
+            family.documentation,
+        )
+        for family in _Fleet(list).collect()
+    ]
