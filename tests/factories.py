@@ -11,21 +11,9 @@ from typing import Any
 
 from stoker.core import resources
 from stoker.core.engines import engine_for
-from stoker.core.observed import (
-    ContainerStatus,
-    Fresh,
-    Key,
-    Metrics,
-    Missing,
-    ModelDeployment,
-    Pod,
-    PodCondition,
-    PodMetrics,
-    Reading,
-    Signal,
-    Snapshot,
-)
+from stoker.core.observed import ContainerStatus, ModelDeployment, Pod, PodCondition, Snapshot
 from stoker.core.parse import deployment_from
+from stoker.core.readings import Fresh, Key, Metrics, Missing, PodMetrics, Reading, Signal
 
 NOW = 1_800_000_000.0
 """A whole second, far from any real clock."""

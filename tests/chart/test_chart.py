@@ -10,7 +10,8 @@ import yaml
 from stoker import __version__
 from stoker.api.v1alpha1 import ModelDeploymentSpec
 from stoker.core import resources
-from stoker.core.observed import Key, ModelDeployment
+from stoker.core.observed import ModelDeployment
+from stoker.core.readings import Key
 
 Json = dict[str, Any]
 

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from stoker.clients.engine import Endpoint, EngineClient, in_flight
-from stoker.core.observed import Fresh, Missing
+from stoker.core.readings import Fresh, Missing
 
 RUNNING = ("vllm:num_requests_running",)
 WAITING = ("vllm:num_requests_waiting",)

@@ -11,8 +11,8 @@ import pytest
 from stoker.clients.errors import AlreadyExists, Conflict, Forbidden, NotFound, Rejected, Replaced
 from stoker.clients.kube import Kube
 from stoker.clients.prometheus import Prometheus
-from stoker.core.observed import Key
 from stoker.core.plan import Event
+from stoker.core.readings import Key
 from stoker.core.signals import Failed, Samples
 from stoker.telemetry.events import Recorder
 from testbed.access import Access

@@ -11,7 +11,8 @@ from stoker.api import meta
 from stoker.api.v1alpha1 import ModelDeploymentSpec
 from stoker.core import resources
 from stoker.core.engines import engine_for
-from stoker.core.observed import Key, ModelDeployment
+from stoker.core.observed import ModelDeployment
+from stoker.core.readings import Key
 
 SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stoker.controller.store import TOMBSTONE_SECONDS, Store
-from stoker.core.observed import Key
+from stoker.core.readings import Key
 from tests.factories import KEY, manifest
 
 

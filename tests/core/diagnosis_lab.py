@@ -11,7 +11,9 @@ from typing import Any
 
 from stoker.api import meta
 from stoker.core.diagnose import Finding, diagnose_pod
-from stoker.core.observed import ContainerStatus, Key, Pod, PodCondition, pod_from, timestamp
+from stoker.core.observed import ContainerStatus, Pod, PodCondition
+from stoker.core.parse import pod_from, timestamp
+from stoker.core.readings import Key
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "pod-statuses.json"
 NOW = 1_800_000_000.0

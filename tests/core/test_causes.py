@@ -6,7 +6,7 @@ import pytest
 
 from stoker.api.conditions import Reason
 from stoker.core.diagnose import Finding, diagnose_pod
-from stoker.core.observed import Key
+from stoker.core.readings import Key
 from tests.core.diagnosis_lab import NOW, at, found, unschedulable
 
 

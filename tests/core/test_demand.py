@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from stoker.api.v1alpha1 import Freshness
 from stoker.core.demand import ANSWERS_LAST, WARM_UP_SECONDS, Demand, Total, histogram_quantile, measure
-from stoker.core.observed import Fresh, Metrics, Missing, Pod, PodMetrics, Signal, Stale
+from stoker.core.observed import Pod
+from stoker.core.readings import Fresh, Metrics, Missing, PodMetrics, Signal, Stale
 from tests.factories import NOW, deleting, draining, failed, load, loading, metrics, pod, readings, silent
 
 WINDOW = 60.0

@@ -11,7 +11,7 @@ import pytest
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import ReplicaPhase
 from stoker.core.diagnose import MAX_MESSAGE, diagnose, diagnose_pod, phase
-from stoker.core.observed import Key
+from stoker.core.readings import Key
 from tests.core.diagnosis_lab import (
     NOW,
     a_pod,

@@ -10,9 +10,9 @@ import pytest
 
 from stoker.api.v1alpha1 import ModelDeploymentSpec
 from stoker.core import engines
-from stoker.core.engines import Series, arguments, engine, vllm
+from stoker.core.engines import arguments, engine, vllm
 from stoker.core.engines.source import source
-from stoker.core.observed import Signal
+from stoker.core.readings import Series, Signal
 
 REAL_METRICS = Path(__file__).parents[1] / "fixtures" / "vllm-metrics-real.txt"
 

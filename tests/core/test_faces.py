@@ -10,7 +10,8 @@ import pytest
 from stoker.api.v1alpha1 import Freshness
 from stoker.core.demand import measure
 from stoker.core.faces import DEFAULT_CONCURRENT_REQUESTS, Face, faces_of, needed
-from stoker.core.observed import Missing, Pod, PodMetrics
+from stoker.core.observed import Pod
+from stoker.core.readings import Missing, PodMetrics
 from tests.factories import NOW, deployment, load, loading, metrics, pod, readings, silent
 
 NO = Missing("no series")

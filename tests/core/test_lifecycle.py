@@ -9,8 +9,9 @@ import pytest
 from stoker.core import lifecycle
 from stoker.core.engines import CONTAINER
 from stoker.core.lifecycle import Context, Steps, plan_replicas
-from stoker.core.observed import ENGINE_CONTAINER, ContainerStatus, EngineLoad, Fresh, Missing, Pod
+from stoker.core.observed import ENGINE_CONTAINER, ContainerStatus, Pod
 from stoker.core.plan import CreatePod, DeletePod, DrainPod, RestorePod
+from stoker.core.readings import EngineLoad, Fresh, Missing
 from tests.factories import (
     NOW,
     deleting,

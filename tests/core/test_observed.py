@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stoker.core.observed import pod_from, timestamp
+from stoker.core.parse import pod_from, timestamp
 from tests.factories import deleting, draining, failed, loading, pod
 
 LABELS = {"stoker.dev/model-deployment": "llama", "stoker.dev/serving": "true", "stoker.dev/ordinal": "3"}

@@ -10,9 +10,10 @@ import pytest
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import ModelDeploymentStatus
 from stoker.core import capacity
-from stoker.core.observed import Key, Metrics, ModelDeployment, Obstacle, Pod, Snapshot
+from stoker.core.observed import ModelDeployment, Obstacle, Pod, Snapshot
 from stoker.core.parse import deployment_from
 from stoker.core.plan import Apply, CreatePod, Plan
+from stoker.core.readings import Key, Metrics
 from stoker.core.reconcile import reconcile
 from tests.factories import (
     KEY,

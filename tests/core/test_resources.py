@@ -12,7 +12,9 @@ import pytest
 from stoker.api import meta
 from stoker.api.v1alpha1 import ModelDeploymentSpec
 from stoker.core import resources
-from stoker.core.observed import Key, ModelDeployment, owned_from, pod_from
+from stoker.core.observed import ModelDeployment
+from stoker.core.parse import owned_from, pod_from
+from stoker.core.readings import Key
 
 BASE: dict[str, Any] = {"model": {"uri": "hf://org/name"}}
 

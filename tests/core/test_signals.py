@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 
 from stoker.core import signals
-from stoker.core.engines import MetricNames, Series
-from stoker.core.observed import Fresh, Key, Missing, PodMetrics, Signal, Stale
+from stoker.core.readings import Fresh, Key, MetricNames, Missing, PodMetrics, Series, Signal, Stale
 from stoker.core.signals import Answer, Failed, Freshness, LatencyScope, Sample, Samples
 from tests.factories import NOW, vllm
 

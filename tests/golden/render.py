@@ -9,7 +9,8 @@ import yaml
 
 from stoker.api.v1alpha1 import ModelDeploymentSpec
 from stoker.core import resources
-from stoker.core.observed import Key, ModelDeployment
+from stoker.core.observed import ModelDeployment
+from stoker.core.readings import Key
 
 HERE = Path(__file__).parent
 OBJECTS = HERE / "objects"

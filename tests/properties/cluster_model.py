@@ -16,11 +16,7 @@ from stoker.api.v1alpha1 import ModelDeploymentStatus
 from stoker.core.lifecycle import IDLE_POLLS
 from stoker.core.observed import (
     ContainerStatus,
-    EngineLoad,
-    Fresh,
-    Key,
     Memory,
-    Metrics,
     ModelDeployment,
     OwnedObject,
     Pod,
@@ -29,6 +25,7 @@ from stoker.core.observed import (
 )
 from stoker.core.parse import deployment_from
 from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Plan, RestorePod
+from stoker.core.readings import EngineLoad, Fresh, Key, Metrics
 from stoker.core.reconcile import reconcile
 from tests.factories import FULL, KEY, NOW, UID, load, manifest
 

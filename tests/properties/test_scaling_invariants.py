@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.core import signals
-from stoker.core.observed import Fresh, Memory, Metrics, Missing, PodMetrics, Signal, Snapshot, Stale
+from stoker.core.observed import Memory, Snapshot
 from stoker.core.plan import Plan
+from stoker.core.readings import Fresh, Metrics, Missing, PodMetrics, Signal, Stale
 from stoker.core.reconcile import reconcile
 from stoker.core.signals import Freshness, Sample, Samples
 from tests.factories import KEY, NOW, deployment, load, loading, pod, snapshot, vllm

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from stoker.clients.errors import Forbidden, NotFound, Transient
-from stoker.core.observed import Key
 from stoker.core.plan import Event
+from stoker.core.readings import Key
 from stoker.telemetry import events
 from stoker.telemetry.events import Recorder, micro_time, normalised
 

@@ -5,7 +5,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stoker.api.status import DemandStatus, ModelDeploymentStatus, ScalingStatus
-from stoker.core.observed import Key
+from stoker.core.readings import Key
 from stoker.telemetry.metrics import FleetRow, Metrics
 
 

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 
 from stoker.api.status import Decision, ModelDeploymentStatus, ScalingStatus
-from stoker.core.observed import Key
 from stoker.core.plan import CreatePod, DeletePod, Plan
+from stoker.core.readings import Key
 from stoker.telemetry.health import HealthState, failing
 from stoker.telemetry.metrics import Metrics
 from stoker.telemetry.observer import Observer

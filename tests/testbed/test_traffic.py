@@ -67,7 +67,7 @@ async def test_a_stream_that_breaks_off_is_a_cut():
     async with serving(pod) as engines:
         traffic = traffic_to(pod, requests=burst(3, output=2000))
         playing = asyncio.create_task(traffic.run())
-        await eventually(lambda: traffic.counters.generated_tokens > 5)
+        await eventually(lambda: 0 < traffic.counters.asked_prompt_tokens == traffic.counters.prompt_tokens)
         assert traffic.counters.in_flight == 3
         await engines.apply(pod, gone=True)
         results = await playing

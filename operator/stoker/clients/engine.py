@@ -24,7 +24,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from stoker.clients import user_agent
-from stoker.core.observed import Fresh, Missing, Reading
+from stoker.core.readings import Fresh, Missing, Reading
 
 K = TypeVar("K", bound=Hashable)
 

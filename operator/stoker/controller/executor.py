@@ -27,8 +27,10 @@ from stoker.api.v1alpha1 import ModelDeploymentStatus
 from stoker.clients.errors import AlreadyExists, ClientError, Conflict, Forbidden, NotFound, Rejected
 from stoker.controller.store import Store
 from stoker.core import refusals
-from stoker.core.observed import Key, Obstacle, pod_from
+from stoker.core.observed import Obstacle
+from stoker.core.parse import pod_from
 from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Event, Plan, RestorePod
+from stoker.core.readings import Key
 
 REFUSED_RETRY_SECONDS = 60.0
 """A write that was refused is tried again after this long, or at once when the spec changes."""

@@ -15,8 +15,8 @@ from typing import Protocol
 from stoker.clients.engine import Endpoint
 from stoker.controller.store import Store
 from stoker.core import signals
-from stoker.core.engines import MetricNames
-from stoker.core.observed import EngineLoad, Fresh, Key, Metrics, ModelDeployment, Pod, Reading, Signal
+from stoker.core.observed import ModelDeployment, Pod
+from stoker.core.readings import EngineLoad, Fresh, Key, MetricNames, Metrics, Reading, Signal
 from stoker.core.signals import Answer, LatencyScope
 
 

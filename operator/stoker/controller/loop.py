@@ -25,8 +25,9 @@ from stoker.controller.queue import Queue
 from stoker.controller.store import Store
 from stoker.controller.sweep import Sweeper, until_synced
 from stoker.core.lifecycle import DRAIN_POLL_SECONDS
-from stoker.core.observed import Key, Memory, Obstacle, Snapshot
+from stoker.core.observed import Memory, Obstacle, Snapshot
 from stoker.core.plan import Apply, CreatePod, Plan
+from stoker.core.readings import Key
 from stoker.core.reconcile import reconcile
 
 DEBOUNCE_SECONDS = 0.05

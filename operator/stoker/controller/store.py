@@ -17,8 +17,9 @@ from dataclasses import replace
 from typing import Any
 
 from stoker.api import meta
-from stoker.core.observed import Key, ModelDeployment, OwnedObject, Pod, owned_from, pod_from
-from stoker.core.parse import deployment_from
+from stoker.core.observed import ModelDeployment, OwnedObject, Pod
+from stoker.core.parse import deployment_from, owned_from, pod_from
+from stoker.core.readings import Key
 
 TOMBSTONE_SECONDS = 600.0
 """How long a deleted uid is remembered: far longer than any answer is under way."""

@@ -22,7 +22,7 @@ import structlog
 from stoker.api import meta
 from stoker.clients.errors import ClientError, NotFound
 from stoker.controller.store import Store
-from stoker.core.observed import Key
+from stoker.core.readings import Key
 
 SYNC_POLL_SECONDS = 0.1
 SYNC_PATIENCE_SECONDS = 5.0

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from stoker.api.conditions import Reason
 from stoker.core.diagnose import diagnose_pod
-from stoker.core.observed import Key, Pod
+from stoker.core.observed import Pod
+from stoker.core.readings import Key
 
 SCHEDULING_GRACE = 5.0
 """Seconds that a pod may be unschedulable before it counts: the scheduler retries at once when a pod goes."""

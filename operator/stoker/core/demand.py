@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stoker.api.v1alpha1 import Freshness
-from stoker.core.observed import Fresh, Key, Metrics, Missing, Pod, PodMetrics, Reading, Signal, Stale
+from stoker.core.observed import Pod
+from stoker.core.readings import Fresh, Key, Metrics, Missing, PodMetrics, Reading, Signal, Stale
 
 WARM_UP_SECONDS = 30.0
 """Beyond the rate window: how long a replica that just became ready may take to show up in Prometheus."""

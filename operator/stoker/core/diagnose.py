@@ -13,7 +13,8 @@ from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import ReplicaPhase
 from stoker.core.causes import Cause
 from stoker.core.checks import CHECKS, DEPARTURES, Case
-from stoker.core.observed import Key, Pod
+from stoker.core.observed import Pod
+from stoker.core.readings import Key
 
 MAX_MESSAGE: Final = 600
 """Characters; a condition has room for 1024 and says a little more around it."""

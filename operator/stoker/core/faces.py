@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from stoker.api.v1alpha1 import Freshness, ModelDeploymentSpec, Targets
 from stoker.core.demand import Demand, Total
-from stoker.core.observed import Fresh, Missing, Reading, Signal, Stale
+from stoker.core.readings import Fresh, Missing, Reading, Signal, Stale
 
 PROMPT_TOKEN_WEIGHT = 0.3
 """Cost of computing a prompt token relative to generating one: between 0.25 and 0.35 for the published

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from stoker.api.meta import pod_name
-from stoker.core.observed import EngineLoad, Fresh, Metrics, ModelDeployment, Pod, Signal
+from stoker.core.observed import ModelDeployment, Pod
 from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Event, RestorePod
+from stoker.core.readings import EngineLoad, Fresh, Metrics, Signal
 from stoker.core.resources import pod as pod_manifest
 
 ROUTING_GRACE = 5.0

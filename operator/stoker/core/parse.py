@@ -1,4 +1,4 @@
-"""From a ModelDeployment's JSON to its record: parsed once per generation, never an exception.
+"""From the API server's JSON to records: parsed once, never an exception.
 
 Rules of this module:
 
@@ -9,17 +9,25 @@ Rules of this module:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
 
-from stoker.api import validation
+from stoker.api import meta, validation
 from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus
 from stoker.core import resources
 from stoker.core.engines import engine_for
-from stoker.core.observed import Key, ModelDeployment, timestamp
+from stoker.core.observed import (
+    ContainerStatus,
+    ModelDeployment,
+    OwnedObject,
+    Pod,
+    PodCondition,
+)
+from stoker.core.readings import Key
 
 
 def deployment_from(obj: Mapping[str, Any], known: ModelDeployment | None = None) -> ModelDeployment:
@@ -71,3 +79,118 @@ def _status(raw: Mapping[str, Any]) -> ModelDeploymentStatus:
         return ModelDeploymentStatus.model_validate(raw)
     except ValidationError:
         return ModelDeploymentStatus()
+
+
+# --- Pods and applied objects --------------------------------------------------------------------
+
+
+def timestamp(text: str | None) -> float | None:
+    """RFC 3339 to Unix seconds; None for an absent or unreadable time."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None
+
+
+def pod_from(obj: Mapping[str, Any]) -> Pod | None:
+    """A Pod record from a v1/Pod; None when the pod does not carry Stoker's labels."""
+    metadata = obj.get("metadata") or {}
+    labels = metadata.get("labels") or {}
+    owner = labels.get(meta.LABEL_MODEL_DEPLOYMENT)
+    if not owner:
+        return None
+    annotations = metadata.get("annotations") or {}
+    status = obj.get("status") or {}
+    return Pod(
+        key=Key(metadata.get("namespace", ""), metadata.get("name", "")),
+        uid=metadata.get("uid", ""),
+        owner=owner,
+        owner_uid=_controller_uid(metadata),
+        revision=labels.get(meta.LABEL_REVISION, ""),
+        ordinal=_whole(labels.get(meta.LABEL_ORDINAL), -1),
+        accelerator=labels.get(meta.LABEL_ACCELERATOR, ""),
+        serving=labels.get(meta.LABEL_SERVING) == "true",
+        created_at=timestamp(metadata.get("creationTimestamp")) or 0.0,
+        attempt=_whole(annotations.get(meta.ANNOTATION_ATTEMPT), 0),
+        drain_started_at=timestamp(annotations.get(meta.ANNOTATION_DRAIN_STARTED)),
+        drain_reason=annotations.get(meta.ANNOTATION_DRAIN_REASON, ""),
+        deleting_at=timestamp(metadata.get("deletionTimestamp")),
+        phase=status.get("phase") or "Pending",
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+        node=(obj.get("spec") or {}).get("nodeName") or "",
+        ip=status.get("podIP") or "",
+        port=_port(obj.get("spec") or {}),
+        conditions=tuple(_condition(c) for c in status.get("conditions") or ()),
+        containers=_containers(status.get("containerStatuses")),
+        init_containers=_containers(status.get("initContainerStatuses")),
+    )
+
+
+def owned_from(obj: Mapping[str, Any]) -> tuple[str, OwnedObject] | None:
+    """(owner's name, record) of an applied object; None when it does not carry Stoker's label."""
+    metadata = obj.get("metadata") or {}
+    owner = (metadata.get("labels") or {}).get(meta.LABEL_MODEL_DEPLOYMENT)
+    if not owner:
+        return None
+    annotations = metadata.get("annotations") or {}
+    key = Key(metadata.get("namespace", ""), metadata.get("name", ""))
+    return owner, OwnedObject(
+        kind=obj.get("kind", ""),
+        key=key,
+        uid=metadata.get("uid", ""),
+        applied_hash=annotations.get(meta.ANNOTATION_APPLIED_HASH, ""),
+        selector=(obj.get("spec") or {}).get("selector") or {},
+    )
+
+
+def _controller_uid(metadata: Mapping[str, Any]) -> str:
+    references = metadata.get("ownerReferences") or ()
+    return next((r.get("uid", "") for r in references if r.get("controller")), "")
+
+
+def _port(spec: Mapping[str, Any]) -> int:
+    ports = (p for c in spec.get("containers") or () for p in c.get("ports") or ())
+    return next((p.get("containerPort", 0) for p in ports), 0)
+
+
+def _whole(text: str | None, default: int) -> int:
+    try:
+        return int(text or "")
+    except ValueError:
+        return default
+
+
+def _condition(raw: Mapping[str, Any]) -> PodCondition:
+    return PodCondition(
+        type=raw.get("type", ""),
+        status=raw.get("status", "Unknown"),
+        reason=raw.get("reason") or "",
+        message=raw.get("message") or "",
+        since=timestamp(raw.get("lastTransitionTime")),
+    )
+
+
+def _containers(raw: Sequence[Mapping[str, Any]] | None) -> tuple[ContainerStatus, ...]:
+    return tuple(_container(c) for c in raw or ())
+
+
+def _container(raw: Mapping[str, Any]) -> ContainerStatus:
+    state, detail = next(iter((raw.get("state") or {"waiting": {}}).items()))
+    _, last = next(iter((raw.get("lastState") or {"": {}}).items()))
+    detail, last = detail or {}, last or {}
+    return ContainerStatus(
+        name=raw.get("name", ""),
+        ready=bool(raw.get("ready")),
+        started=bool(raw.get("started")),
+        restarts=raw.get("restartCount") or 0,
+        state=state,
+        reason=detail.get("reason") or "",
+        message=detail.get("message") or "",
+        exit_code=detail.get("exitCode"),
+        last_reason=last.get("reason") or "",
+        last_message=last.get("message") or "",
+        last_exit_code=last.get("exitCode"),
+    )

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stoker.api.v1alpha1 import ModelDeploymentStatus
-from stoker.core.observed import Key, Memory
+from stoker.core.observed import Memory
+from stoker.core.readings import Key
 
 Manifest = Mapping[str, Any]
 

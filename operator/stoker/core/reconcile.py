@@ -24,8 +24,9 @@ from stoker.core import capacity, demand, scaling, status
 from stoker.core.demand import Demand
 from stoker.core.faces import Face, faces_of
 from stoker.core.lifecycle import Context, Steps, plan_replicas
-from stoker.core.observed import Key, Memory, ModelDeployment, Obstacle, OwnedObject, Pod, Snapshot
+from stoker.core.observed import Memory, ModelDeployment, Obstacle, OwnedObject, Pod, Snapshot
 from stoker.core.plan import Action, Apply, CreatePod, Manifest, Plan
+from stoker.core.readings import Key
 from stoker.core.verdicts import Decided
 
 

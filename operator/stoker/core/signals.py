@@ -20,8 +20,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from stoker.core.engines import MetricNames, Series
-from stoker.core.observed import Fresh, Key, Metrics, Missing, PodMetrics, Reading, Signal, Stale
+from stoker.core.readings import (
+    Fresh,
+    Key,
+    MetricNames,
+    Metrics,
+    Missing,
+    PodMetrics,
+    Reading,
+    Series,
+    Signal,
+    Stale,
+)
 
 COUNTERS = frozenset({Signal.GENERATED_TOKENS, Signal.PROMPT_TOKENS, Signal.REQUESTS})
 

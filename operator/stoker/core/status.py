@@ -31,8 +31,9 @@ from stoker.api.v1alpha1 import (
 )
 from stoker.core.diagnose import diagnose_pod, phase
 from stoker.core.faces import Face
-from stoker.core.observed import ModelDeployment, Pod, Signal
+from stoker.core.observed import ModelDeployment, Pod
 from stoker.core.plan import Event
+from stoker.core.readings import Signal
 from stoker.core.verdicts import FALSE, UNKNOWN, Decided, conditions_of, moment, set_verdict, with_ready
 
 REFRESH_SECONDS = 30.0

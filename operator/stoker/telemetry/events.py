@@ -28,8 +28,8 @@ import structlog
 from stoker.api import meta
 from stoker.clients.errors import ClientError, NotFound, Transient
 from stoker.clients.rate import TokenBucket
-from stoker.core.observed import Key
 from stoker.core.plan import Event
+from stoker.core.readings import Key
 
 OnEvent = Callable[[str], None]
 """``sent`` | ``aggregated`` | ``dropped`` | ``failed``, for metrics."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from stoker.core.observed import Key
 from stoker.core.plan import Plan
+from stoker.core.readings import Key
 from stoker.telemetry.health import HealthState
 from stoker.telemetry.metrics import Metrics
 

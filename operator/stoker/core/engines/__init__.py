@@ -18,8 +18,9 @@ from typing import Final
 from stoker.api.v1alpha1 import EngineType, FieldError, ModelDeploymentSpec
 from stoker.core.engines import reference
 from stoker.core.engines.custom import Custom
-from stoker.core.engines.engine import CONTAINER, GRACE_SECONDS, PORT_NAME, Engine, MetricNames, Series
+from stoker.core.engines.engine import CONTAINER, GRACE_SECONDS, PORT_NAME, Engine
 from stoker.core.engines.vllm import VLLM
+from stoker.core.readings import MetricNames, Series
 
 __all__ = [
     "CONTAINER",

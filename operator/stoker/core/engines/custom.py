@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stoker.api.v1alpha1 import CustomMetrics, FieldError, ModelDeploymentSpec
-from stoker.core.engines.engine import PORT_NAME, MetricNames, Probes, Series, container
+from stoker.core.engines.engine import PORT_NAME, Probes, container
 from stoker.core.engines.source import source
-from stoker.core.observed import Signal
+from stoker.core.readings import MetricNames, Series, Signal
 
 # An engine that nobody described may generate a token to answer /health and take up to 20 s for it, as SGLang
 # does. Such a probe must not kill a busy engine, so liveness asks for no more than an open port.

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from stoker.api.v1alpha1 import EnvVar, FieldError, ModelDeploymentSpec
-from stoker.core.observed import Signal
+from stoker.core.readings import MetricNames
 
 CONTAINER: Final = "engine"
 """Name of the engine's container: what `template.spec.containers` merges into."""
@@ -41,38 +41,6 @@ GRACE_SECONDS: Final = PRE_STOP_SECONDS + SHUTDOWN_SECONDS + TEARDOWN_SECONDS
 STARTUP_PERIOD_SECONDS: Final = 5
 STARTUP_BUDGET_SECONDS: Final = 40 * 60
 """Time to load: 140 GB of 70B weights at 100 MB/s take 24 minutes; compilation and graphs come on top."""
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One Prometheus metric, narrowed to the series with these labels."""
-
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-    def __str__(self) -> str:
-        """The series as a PromQL selector."""
-        if not self.labels:
-            return self.name
-        return self.name + "{" + ",".join(f'{k}="{v}"' for k, v in sorted(self.labels.items())) + "}"
-
-
-@dataclass(frozen=True, slots=True)
-class MetricNames:
-    """Where an engine publishes its load, and under which names."""
-
-    path: str
-    """HTTP path on the engine's port."""
-    series: Mapping[Signal, tuple[Series, ...]] = field(hash=False)
-    """Alternatives per signal, the preferred one first; a signal that the engine does not publish is
-    absent."""
-    first_token: str | None
-    """Base name, without `_bucket`, of the histogram of seconds to the first token."""
-    live_token_counter: bool
-    """Whether token counters move while a request runs. If not, a rate over less than a request reads as
-    0."""
-    rate_window_seconds: float
-    """The shortest window over which a rate of these counters means something."""
 
 
 class Engine(Protocol):

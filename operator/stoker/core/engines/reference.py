@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from stoker.core.engines import engine, vllm
-from stoker.core.observed import Signal
+from stoker.core.readings import Signal
 
 _WORDS: Final = {
     Signal.GENERATED_TOKENS: "generated tokens (counter)",

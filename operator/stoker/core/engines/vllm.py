@@ -17,13 +17,11 @@ from stoker.core.engines.engine import (
     PORT_NAME,
     SHUTDOWN_SECONDS,
     STARTUP_BUDGET_SECONDS,
-    MetricNames,
     Probes,
-    Series,
     container,
 )
 from stoker.core.engines.source import source
-from stoker.core.observed import Signal
+from stoker.core.readings import MetricNames, Series, Signal
 
 IMAGE: Final = "vllm/vllm-openai:v0.33.0"
 """The version that this release of Stoker was tested with. `--shutdown-timeout` needs one of 2026 or

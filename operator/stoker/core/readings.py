@@ -1,0 +1,133 @@
+"""What was measured: readings that know whether they are fresh, stale or missing, and what engines publish.
+
+Rules of this module:
+
+* Zero, stale and missing are three different things. A number that Prometheus gave is a ``Reading``:
+  ``Fresh``, ``Stale`` or ``Missing``, never a bare float that defaults to 0.
+* Times are Unix seconds (float, UTC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """A namespaced name: of a ModelDeployment or of a pod."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+# --- Readings ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A value that can be acted on, and the time (Unix s) it was measured."""
+
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A value too old, or of a window not yet whole: it never shrinks a fleet."""
+
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """No value, and why not, in words for a status message."""
+
+    why: str
+
+
+Reading = Fresh | Stale | Missing
+
+
+class Signal(StrEnum):
+    """What Stoker asks of every engine; the values are the names shown in status."""
+
+    GENERATED_TOKENS = "generatedTokens"
+    """Generated tokens per second."""
+    PROMPT_TOKENS = "promptTokens"
+    """Prompt tokens per second that were really computed (cached ones excluded where the engine says)."""
+    REQUESTS = "requests"
+    """Finished requests per second."""
+    RUNNING = "running"
+    """Requests in the batch now."""
+    WAITING = "waiting"
+    """Requests queued in the engine now."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodMetrics:
+    """One pod's readings. A signal that is absent from ``readings`` was not asked for."""
+
+    readings: Mapping[Signal, Reading]
+    first_token_buckets: tuple[tuple[float, float], ...] = ()
+    """Time to first token: (upper bound in s, cumulative observations per second), ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Everything Prometheus said in one tick, by pod."""
+
+    at: float
+    pods: Mapping[Key, PodMetrics] = field(default_factory=dict)
+    failure: str | None = None
+    """Why Prometheus could not be asked at all; None when it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What a draining engine itself said over HTTP."""
+
+    in_flight: Reading
+    """Requests running and waiting."""
+    idle_polls: int = 0
+    """How many polls in a row said zero."""
+
+
+# --- What engines publish ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One Prometheus metric, narrowed to the series with these labels."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        """The series as a PromQL selector."""
+        if not self.labels:
+            return self.name
+        return self.name + "{" + ",".join(f'{k}="{v}"' for k, v in sorted(self.labels.items())) + "}"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricNames:
+    """Where an engine publishes its load, and under which names."""
+
+    path: str
+    """HTTP path on the engine's port."""
+    series: Mapping[Signal, tuple[Series, ...]] = field(hash=False)
+    """Alternatives per signal, the preferred one first; a signal that the engine does not publish is
+    absent."""
+    first_token: str | None
+    """Base name, without `_bucket`, of the histogram of seconds to the first token."""
+    live_token_counter: bool
+    """Whether token counters move while a request runs. If not, a rate over less than a request reads as
+    0."""
+    rate_window_seconds: float
+    """The shortest window over which a rate of these counters means something."""
