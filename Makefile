@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 WORKERS ?= 4
+LOCK   := $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 
@@ -20,7 +21,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@echo "Installing the Python packages into $(VENV) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation -e .
 	@touch $@
 
 .PHONY: setup
@@ -58,7 +59,7 @@ lint: $(STAMP) ## Check style, format, types and import contracts
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: verify
-verify: testbed generate ## Check that generated files are what their sources say
+verify: generate ## Check that generated files are what their sources say
 	@git diff --exit-code -- crds manifests charts docs/reference || \
 	  { echo "Generated files drifted from their sources: run 'make generate' and commit." >&2; exit 1; }
 	@test -z "$$(git ls-files --others --exclude-standard -- crds manifests charts docs/reference)" || \
@@ -78,16 +79,15 @@ format: $(STAMP) ## Format the code
 	@$(BIN)/ruff format --quiet .
 
 .PHONY: generate
-generate: $(STAMP) ## Write the CRD, the rendered manifests and the reference pages from their sources
+generate: testbed ## Write the CRD, the rendered manifests and the reference pages from their sources
 	@$(BIN)/stoker generate
 	@$(BIN)/python hack/render.py
 
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies anew into requirements/*.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  pyproject.toml -o requirements/operator.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --group dev pyproject.toml -o requirements/dev.txt
+	@$(LOCK) --python-version 3.13 pyproject.toml -o requirements/operator.txt
+	@$(LOCK) --python-version 3.13 requirements/build.in -o requirements/build.txt
+	@$(LOCK) --python-version 3.11 pyproject.toml requirements/build.in --group pyproject.toml:dev -o requirements/dev.txt
 
 .PHONY: clean
 clean: ## Remove what was installed and produced here (the cache of built programs stays)
