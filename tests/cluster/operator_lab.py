@@ -7,6 +7,7 @@ measures how long it took. What must *not* happen is watched for a while with `L
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,6 +115,13 @@ class Lab:
         answer.raise_for_status()
         result: Json = answer.json()
         return result
+
+    def age(self, pod: Json, minutes: float = 60) -> None:
+        """Make a serving pod one that became ready a while ago, long past every grace for newcomers."""
+        since = datetime.now(UTC) - timedelta(minutes=minutes)
+        condition = {"type": "Ready", "status": "True", "lastTransitionTime": f"{since:%Y-%m-%dT%H:%M:%SZ}"}
+        patch = {"status": {"conditions": [condition]}}
+        self.patch(f"pods/{pod['metadata']['name']}/status", patch, kind="strategic-merge")
 
     def delete(self, path: str, *, force: bool = False) -> None:
         """Delete an object of the namespace without waiting; `force` skips the grace period."""

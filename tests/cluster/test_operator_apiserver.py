@@ -1,0 +1,103 @@
+"""The API server dies, hangs and comes back, and what happened meanwhile is noticed.
+
+On a control plane of its own, which the tests of this file share: they harm it.
+"""
+
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.nodes import create_nodes
+from testbed.plane import Plane
+from tests.cluster.conftest import install_crds
+from tests.cluster.operator_access import grant
+from tests.cluster.operator_lab import Lab, manifest, names, uids
+
+pytestmark = pytest.mark.xdist_group("operator-apiserver")
+
+
+@pytest.fixture(scope="module")
+def own_plane(repository: Path) -> Iterator[Plane]:
+    """A small control plane that may be harmed."""
+    with Plane.start() as plane:
+        install_crds(plane, repository / "crds")
+        create_nodes(plane, 2)
+        yield plane
+
+
+@pytest.fixture
+def lab(own_plane: Plane, tmp_path: Path) -> Iterator[Lab]:
+    """A namespace on that plane, with an operator under its chart's ServiceAccount."""
+    namespace = f"test-{uuid.uuid4().hex[:10]}"
+    own_plane.kubectl("create", "namespace", namespace)
+    place = Lab(own_plane, namespace, tmp_path, grant(own_plane, namespace, [namespace]))
+    place.until("a default ServiceAccount", lambda: "default" in names(place.items("serviceaccounts")))
+    yield place
+    place.close()
+
+
+def test_the_operator_survives_an_outage_of_the_api_server(lab: Lab, own_plane: Plane):
+    operator = lab.start()
+    lab.apply(manifest(replicas=2))
+    before = uids(lab.until_serving(2))
+    pid = operator.pid
+    own_plane.kill_apiserver()
+    time.sleep(12)  # long enough for every watch and every request to have failed more than once
+    assert operator.running
+    assert operator.healthy(), "an API server that is away is no reason to restart the operator"
+    own_plane.start_apiserver()
+    lab.kubectl("scale", "modeldeployment/llm", "--replicas=4")
+    after = uids(lab.until_serving(4))
+    assert before <= after
+    assert operator.pid == pid
+    lab.apply(manifest("later", replicas=1))
+    lab.until_serving(1, "later")
+
+
+def test_an_api_server_that_hangs_is_given_up_and_found_again(lab: Lab, own_plane: Plane):
+    operator = lab.start(kube_timeout_seconds="2")
+    lab.apply(manifest(replicas=1))
+    before = uids(lab.until_serving(1))
+    own_plane.pause("kube-apiserver")
+    time.sleep(8)
+    assert operator.running
+    own_plane.resume("kube-apiserver")
+    lab.kubectl("scale", "modeldeployment/llm", "--replicas=2")
+    assert before <= uids(lab.until_serving(2))
+
+
+def test_a_write_that_was_under_way_when_the_api_server_died_is_done_once(lab: Lab, own_plane: Plane):
+    lab.start(kube_qps="4", kube_burst="1")
+    lab.apply(manifest(replicas=8))
+    lab.until("some of eight pods", lambda: len(lab.pods()) >= 3)
+    own_plane.kill_apiserver()
+    own_plane.start_apiserver()
+    lab.until_serving(8, seconds=120)
+    lab.stays("eight", lambda: len(lab.pods(live=False)) == 8, 3)
+
+
+@pytest.mark.parametrize("kind", ["pod", "service", "modeldeployment"])
+def test_a_deletion_while_the_watches_were_broken_is_noticed(lab: Lab, own_plane: Plane, kind: str):
+    operator = lab.start(resync_seconds="5")
+    lab.apply(manifest(replicas=2))
+    pods = lab.until_serving(2)
+    lab.until_verdict("Progressing", "False/Complete")
+    operator.signal(signal.SIGSTOP)
+    name = {"pod": names(pods)[0], "service": "llm", "modeldeployment": "llm"}[kind]
+    lab.kubectl("delete", kind, name, "--grace-period=0", "--force", "--wait=true")
+    if kind == "modeldeployment":
+        lab.until("its pods gone", lambda: not lab.pods(live=False))
+    # The watches end without a word of the deletion: a new API server has no history to send.
+    own_plane.kill_apiserver()
+    own_plane.start_apiserver()
+    operator.signal(signal.SIGCONT)
+    if kind == "modeldeployment":
+        lab.until("forgotten", lambda: operator.metric("stoker_replicas_desired", name="llm") == 0)
+        lab.stays("nothing comes back", lambda: not lab.pods(live=False), 6)
+        return
+    after = lab.until_serving(2, seconds=90)
+    assert (name not in names(pods)) or uids(pods[:1]).isdisjoint(uids(after))
