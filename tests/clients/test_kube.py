@@ -81,6 +81,15 @@ async def test_every_request_says_who_asks(api):
     assert asked.headers["Authorization"] == "Bearer secret"
 
 
+async def test_a_netrc_is_left_alone(api, tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    await api.kube.get("v1", "Pod", "ml", "a")
+    (asked,) = api.asked
+    assert asked.headers["Authorization"] == "Bearer secret"
+
+
 async def test_create(api):
     api.answers = [POD | {"spec": {"nodeName": "n"}}]
     made = await api.kube.create(POD)
