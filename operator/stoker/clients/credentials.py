@@ -45,8 +45,8 @@ async def load(kubeconfig: Path | None, context: str | None, *, connections: int
     configuration.connection_pool_maxsize = connections
     # Retries are the controller's business: it knows which calls still matter.
     configuration.retries = None
-    # Else aiohttp looks for a ~/.netrc before every request, in a thread, and what it finds there collides with
-    # the bearer token. A proxy is the kubeconfig's to name.
+    # Else aiohttp looks for a ~/.netrc before every request, in a thread, and what it finds there collides
+    # with the bearer token. A proxy is the kubeconfig's to name.
     configuration.client_session_kwargs = {"trust_env": False}
     if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
         _in_cluster(configuration)
