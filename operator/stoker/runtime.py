@@ -139,8 +139,11 @@ def _deliver(store: Store, controller: Controller) -> Deliver:
     """What a watch event does: change the store, and have the ModelDeployment looked at if it matters."""
 
     def deliver(kind: str, event: str | None, obj: Mapping[str, Any]) -> None:
-        gone = event == "DELETED"
-        key = store.remove(obj["metadata"]["uid"]) if gone else store.put(kind, obj)
+        metadata = obj["metadata"]
+        if event == "DELETED":
+            key = store.remove(metadata["uid"], metadata.get("resourceVersion"))
+        else:
+            key = store.put(kind, obj)
         if key is not None:
             controller.touch(key)
 

@@ -124,3 +124,12 @@ def test_an_accepted_deletion_is_known_before_the_watch_tells(store):
 
 def test_removing_what_was_never_known_concerns_nobody(store):
     assert store.remove("never") is None
+
+
+def test_a_pod_whose_label_comes_back_is_known_again(store):
+    store.put("Pod", pod(5))
+    store.remove("p1", "6")  # a watch by label calls it deleted
+
+    assert store.put("Pod", pod(6)) is None
+    assert store.put("Pod", pod(7)) == KEY
+    assert len(store.pods(KEY)) == 1

@@ -97,6 +97,19 @@ def test_too_few_gpus_are_all_used_and_one_replica_waits(steps, gpus):
     assert cluster.plan().actions == ()
 
 
+@given(st.integers(1, 4), st.integers(1, 3))
+def test_a_rollout_completes_while_gpus_are_short(gpus, wanting):
+    cluster = Cluster(gpus=gpus, traffic=1, spec={"replicas": gpus})
+    cluster.settle(300)
+    cluster.change(replicas=gpus + wanting)
+    cluster.settle(300)
+    cluster.roll(1)
+    cluster.settle(3000)
+
+    assert cluster.old() == []
+    assert len(cluster.routed()) == gpus
+
+
 @given(st.lists(STEPS, max_size=10))
 def test_executing_a_plan_and_reconciling_again_plans_nothing(steps):
     """Where an old replica that never served goes at once, the next step of the rollout is a second plan."""

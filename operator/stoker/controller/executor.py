@@ -132,11 +132,12 @@ class Executor:
         return result if result.outcome is not Outcome.DONE else published
 
     async def _act(self, plan: Plan) -> Result:
-        for _, alike in groupby(plan.actions, type):
+        for kind, alike in groupby(plan.actions, type):
+            creating = issubclass(kind, CreatePod | Apply)
             done = await asyncio.gather(*(self._do(action) for action in alike), return_exceptions=True)
             for error in done:
                 if isinstance(error, ClientError):
-                    return self._judge(plan, error)
+                    return self._judge(plan, error, creating=creating)
                 if error is not None:
                     raise error
         return Result(Outcome.DONE)
@@ -146,15 +147,16 @@ class Executor:
         try:
             await self._put_status(plan.key, plan.uid, plan.status)
         except ClientError as error:
-            return self._judge(plan, error)
+            return self._judge(plan, error, creating=False)
         return Result(Outcome.DONE)
 
-    def _judge(self, plan: Plan, error: ClientError) -> Result:
+    def _judge(self, plan: Plan, error: ClientError, *, creating: bool) -> Result:
+        """What a failed write means. Only what creates can be held back; the rest is tried with back-off."""
         logged = log.bind(model_deployment=str(plan.key), error=str(error))
         if isinstance(error, NotFound | Conflict | AlreadyExists):
             logged.debug("view out of date")
             return Result(Outcome.AGAIN, error=str(error))
-        if isinstance(error, Rejected | Forbidden):
+        if isinstance(error, Rejected | Forbidden) and creating:
             logged.warning("write refused")
             return Result(Outcome.REFUSED, self._obstacle(plan, error), str(error))
         logged.warning("write failed")

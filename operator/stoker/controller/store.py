@@ -4,13 +4,14 @@ Rules of this module:
 
 * A record is replaced only by a newer one (resourceVersion), whoever brings it first: the watch or the
   answer to Stoker's own write. So Stoker reads its own writes, and a late event cannot undo them.
-* What is gone stays gone: a deleted uid never comes back through an answer that was under way.
+* What is gone stays gone: a deleted object never comes back through an answer that was under way.
 * Every change returns the ModelDeployment that it concerns, and only if it changes something that a
   decision reads: heartbeats and echoes of Stoker's own status writes wake nobody.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -41,7 +42,7 @@ class Store:
         self._pods: defaultdict[Key, dict[str, Pod]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
         self._where: dict[str, tuple[str, Key]] = {}
-        self._tombstones: dict[str, float] = {}
+        self._tombstones: dict[str, tuple[float, float]] = {}
 
     # --- Reading ---------------------------------------------------------------------------------
 
@@ -77,8 +78,9 @@ class Store:
         metadata = obj["metadata"]
         uid = metadata["uid"]
         version = _version(metadata)
-        if uid in self._tombstones or version < self._versions.get(uid, 0):
+        if version < self._versions.get(uid, 0) or version <= self._buried_at(uid):
             return None
+        self._tombstones.pop(uid, None)
         changed = self._take_in(kind, obj)
         if changed is not None:
             self._versions[uid] = version
@@ -91,9 +93,15 @@ class Store:
         if kind == "Pod" and key is not None and uid in self._pods.get(key, {}):
             self._pods[key][uid] = replace(self._pods[key][uid], deleting_at=at)
 
-    def remove(self, uid: str) -> Key | None:
-        """Forget a deleted object; the ModelDeployment to look at again."""
-        self._bury(uid)
+    def remove(self, uid: str, version: str | None = None) -> Key | None:
+        """Forget a deleted object; the ModelDeployment to look at again.
+
+        Args:
+            uid: Of the object.
+            version: The resourceVersion of its deletion, if known. A watch by label also calls an object
+                deleted that merely lost the label: a newer version of it is alive.
+        """
+        self._bury(uid, math.inf if version is None else _number(version))
         self._versions.pop(uid, None)
         kind, key = self._where.pop(uid, ("", None))
         if key is None:
@@ -143,12 +151,16 @@ class Store:
         self.services[owner] = record
         return owner, record != known
 
-    def _bury(self, uid: str) -> None:
+    def _buried_at(self, uid: str) -> float:
+        _, version = self._tombstones.get(uid, (0.0, -1.0))
+        return version
+
+    def _bury(self, uid: str, version: float) -> None:
         now = self._clock()
-        self._tombstones[uid] = now
+        self._tombstones[uid] = (now, version)
         while self._tombstones:
             oldest = next(iter(self._tombstones))
-            if now - self._tombstones[oldest] < TOMBSTONE_SECONDS:
+            if now - self._tombstones[oldest][0] < TOMBSTONE_SECONDS:
                 return
             del self._tombstones[oldest]
 
@@ -171,5 +183,8 @@ class _PodsByDeployment(Mapping[Key, tuple[Pod, ...]]):
 
 def _version(metadata: Mapping[str, Any]) -> int:
     """The resourceVersion as a number: it orders an object's versions (guaranteed since Kubernetes 1.35)."""
-    text = str(metadata.get("resourceVersion") or "0")
+    return _number(str(metadata.get("resourceVersion") or "0"))
+
+
+def _number(text: str) -> int:
     return int(text) if text.isdigit() else 0

@@ -44,6 +44,12 @@ RECOVERED_SECONDS = 600.0
 MAKE_ROOM_SECONDS = 10.0
 """How long a surge pod may be unschedulable before an old replica is drained to make room for it."""
 
+ROOM_TAKEN_SECONDS = 30.0
+"""How long the scheduler is given to use the room: its back-off is 10 s at the most (kubernetes
+pkg/scheduler/backend/queue/scheduling_queue.go, DefaultPodMaxBackoffDuration)."""
+
+MAKES_ROOM = "rollout, makes room"
+
 _LACKING = "Insufficient "
 """What the scheduler says of a node whose resources are taken (kubernetes pkg/scheduler/framework/plugins/
 noderesources/fit.go)."""
@@ -61,6 +67,8 @@ class Steps:
     """Replicas of other revisions that still live."""
     stuck_since: float | None = None
     """During a rollout: since when its newest replica has not come up."""
+    made_room: bool = False
+    """Whether an old replica now makes room for the rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,8 @@ class Context:
     drain_timeout: float
     metrics: Metrics
     loads: Mapping[str, EngineLoad] = field(default_factory=dict)
+    made_room_at: float | None = None
+    """When an old replica last made room for the rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,7 @@ def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
         requeue_at=_requeue_at(context, replicas),
         rolling=len(replicas.old) + sum(p.revision != context.revision for p in replicas.draining),
         stuck_since=_stuck_since(replicas),
+        made_room=any(_makes_room(a) for a in balance),
     )
 
 
@@ -215,17 +226,25 @@ def _roll(context: Context, replicas: _Replicas, names: _Names) -> list[Action]:
     if any(p.revision != context.revision for p in replicas.draining):
         return []
     if arrived or _no_room(context, replicas.current):
-        return [_leave(_least_useful(context, replicas.old)[0], context, "rollout")]
+        reason = "rollout" if arrived else MAKES_ROOM
+        return [_leave(_least_useful(context, replicas.old)[0], context, reason)]
     return []
 
 
 def _no_room(context: Context, current: Iterable[Pod]) -> bool:
     """Whether the surge pod has lacked resources long enough to be believed.
 
-    A pod that no node would take even when empty (a selector, a taint) gains nothing by a replica's end.
+    A pod that no node would take even when empty (a selector, a taint) gains nothing by a replica's end. Room
+    that was just made is waited for: the GPU is free when the pod is gone, and the scheduler has back-offs.
     """
+    if context.made_room_at is not None and context.now - context.made_room_at < ROOM_TAKEN_SECONDS:
+        return False
     since = [_unschedulable_since(p) for p in current]
     return any(s is not None and context.now - s >= MAKE_ROOM_SECONDS for s in since)
+
+
+def _makes_room(action: Action) -> bool:
+    return isinstance(action, DrainPod | DeletePod) and action.reason.startswith(MAKES_ROOM)
 
 
 def _unschedulable_since(pod: Pod) -> float | None:

@@ -190,6 +190,8 @@ class Memory:
     """What complete signals proposed, in contiguous stretches, oldest first: the ground for going down."""
     asked: tuple[Proposal, ...] = ()
     """What the signals proposed at least, complete or not: the ground for going up."""
+    made_room_at: float | None = None
+    """When an old replica last left to make room for a new revision, Unix s."""
 
 
 @dataclass(frozen=True, slots=True)

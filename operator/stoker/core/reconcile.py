@@ -118,14 +118,16 @@ def _grants(
 
 
 def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: capacity.Grant) -> Plan:
+    remembered = snapshot.memory.get(deployment.key, Memory())
     context = Context(
         deployment=deployment,
         revision=deployment.revision,
-        target=grant.start_up_to,
+        target=_target(snapshot, deployment, grant),
         now=snapshot.now,
         drain_timeout=wanted.spec.drain.timeout.seconds,
         metrics=snapshot.metrics,
         loads=snapshot.loads,
+        made_room_at=remembered.made_room_at,
     )
     steps = plan_replicas(context, snapshot.pods.get(deployment.key, ()))
     obstacle = _obstacle(snapshot, deployment)
@@ -142,13 +144,23 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
         actions=tuple(actions),
         status=published if changed else None,
         events=(*steps.events, *(status.transitions(deployment.status, published) if changed else ())),
-        memory=wanted.recommendation.memory if wanted.recommendation is not None else Memory(),
+        memory=replace(
+            wanted.recommendation.memory if wanted.recommendation is not None else Memory(),
+            made_room_at=snapshot.now if steps.made_room else remembered.made_room_at,
+        ),
         requeue_at=_earliest(
             steps.requeue_at,
             capacity.review_at(_own(snapshot, deployment), snapshot.now),
             obstacle.retry_at if obstacle is not None and obstacle.retry_at > snapshot.now else None,
         ),
     )
+
+
+def _target(snapshot: Snapshot, deployment: ModelDeployment, grant: capacity.Grant) -> int:
+    """How many pods there may be. In a rollout that is short of GPUs, the surge pod is the one that asks."""
+    own = _own(snapshot, deployment)
+    rolling = any(p.revision != deployment.revision and not p.leaving and not p.terminal for p in own)
+    return grant.replicas if rolling and grant.shortage is not None else grant.start_up_to
 
 
 def _obstacle(snapshot: Snapshot, deployment: ModelDeployment) -> Obstacle | None:
