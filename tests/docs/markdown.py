@@ -6,30 +6,34 @@ and the revision in a pod's name. Lines that the page leaves out do not matter.
 """
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _VARIABLE = re.compile(
     r"(?P<revision>(?<=-)[0-9a-f]{8}(?=-))|(?P<age>\b(?:\d+[dhms])+\b)|(?P<number>\d[\d.]+)|(?P<space>\s+)"
 )
 _PATTERNS = {"revision": "[0-9a-f]{8}", "age": r"(?:\d+[dhms])+", "number": r"[\d.]+", "space": r"\s+"}
 
 
+FOLDERS = ("bench", "charts", "docs", "hack", "manifests", "operator", "testbed", "tests")
+
+
 def pages() -> list[Path]:
     """Every Markdown page of the project."""
-    found = {*ROOT.glob("*.md"), *(p for top in FOLDERS for p in (ROOT / top).rglob("*.md"))}
+    found = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))]
     return sorted(found)
-
-
-FOLDERS = ("docs", "tests", "testbed", "bench", "charts", "manifests", "operator", "hack")
 
 
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of one language, in order."""
-    return [body for name, body in _FENCE.findall(text) if name == language]
+    return [textwrap.dedent(body) for _, name, body in _FENCE.findall(text) if name == language]
 
 
 def prose(text: str) -> str:
@@ -50,7 +54,13 @@ def _anchor(heading: str) -> str:
 
 def links(text: str) -> list[str]:
     """The targets of a page's links and pictures."""
-    return re.findall(r"\]\(([^()\s]+)\)", prose(text))
+    return re.findall(r"\]\(([^()\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(text)))
+
+
+def model_deployments(text: str) -> list[dict[str, Any]]:
+    """Every ModelDeployment in the YAML blocks of a page."""
+    found = [obj for block in blocks(text, "yaml") for obj in yaml.safe_load_all(block)]
+    return [obj for obj in found if isinstance(obj, dict) and obj.get("kind") == "ModelDeployment"]
 
 
 @dataclass
