@@ -18,6 +18,13 @@ Json = dict[str, Any]
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that needs helm as `built`."""
+    for item in items:
+        if "helm" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.built)
+
+
 @pytest.fixture(scope="session")
 def chart(repository: Path) -> Path:
     """The folder of the chart."""

@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from testbed.access import Access
+from testbed.operator_access import install_crds
 from testbed.prometheus import Prometheus
 from testbed.shared import shared_plane
 from tests.cluster.operator_fixtures import engines, lab, load, own_node  # noqa: F401 - fixtures of this folder
@@ -37,21 +38,12 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def plane(run_directory: Path, repository: Path) -> Iterator[Access]:
+def plane(run_directory: Path) -> Iterator[Access]:
     """The run's control plane with 40 nodes of 8 GPUs and the project's CRDs."""
     with shared_plane(run_directory / "plane", NODES) as access:
         with FileLock(run_directory / "crds.lock"):
-            install_crds(access, repository / "crds")
+            install_crds(access)
         yield access
-
-
-def install_crds(access: Access, directory: Path) -> None:
-    """Apply every CRD of the folder and wait until the API serves it; nothing to do when there is none."""
-    files = sorted(directory.glob("*.yaml"))
-    for file in files:
-        access.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(file))
-    if files:
-        access.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from testbed.access import Access
 from testbed.engine_pods import EngineOptions
 from testbed.engines import EngineFleet
 from testbed.nodes import gpu_node, remove_nodes, wait_ready
-from tests.cluster.operator_access import grant
+from testbed.operator_access import grant
 from tests.cluster.operator_lab import Json, Lab
 from tests.cluster.operator_load import HeldRequests
 

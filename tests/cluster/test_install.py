@@ -18,9 +18,9 @@ from filelock import FileLock
 
 from testbed.access import Access, PlaneError
 from testbed.nodes import create_nodes
+from testbed.operator_access import CHART, helm
 from testbed.plane import Plane
 from tests.cluster.crds import wait_until_established
-from tests.cluster.operator_access import CHART, helm
 
 Json = dict[str, Any]
 Kubectl = Callable[..., str]

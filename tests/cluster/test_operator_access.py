@@ -16,9 +16,10 @@ from stoker.controller.sweep import WATCHED
 from stoker.handlers import Watcher
 from testbed.access import Access
 from testbed.components import PlaneOptions
+from testbed.operator_access import RELEASE, grant
 from testbed.plane import Plane
 from tests.cluster.crds import wait_until_established
-from tests.cluster.operator_access import RELEASE, grant, operator_kubeconfig
+from tests.cluster.operator_access import operator_kubeconfig
 
 __all__ = ["operator_kubeconfig"]
 

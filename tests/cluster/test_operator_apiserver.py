@@ -12,19 +12,18 @@ from pathlib import Path
 import pytest
 
 from testbed.nodes import create_nodes
+from testbed.operator_access import grant, install_crds
 from testbed.plane import Plane
-from tests.cluster.conftest import install_crds
-from tests.cluster.operator_access import grant
 from tests.cluster.operator_lab import Lab, manifest, names, uids
 
 pytestmark = pytest.mark.xdist_group("operator-apiserver")
 
 
 @pytest.fixture(scope="module")
-def own_plane(repository: Path) -> Iterator[Plane]:
+def own_plane() -> Iterator[Plane]:
     """A small control plane that may be harmed."""
     with Plane.start() as plane:
-        install_crds(plane, repository / "crds")
+        install_crds(plane)
         create_nodes(plane, 2)
         yield plane
 
