@@ -1,0 +1,44 @@
+"""What a policy sees, and what it is: the seam between the simulation and everything that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bench.replay.fleet import SimulatedPod
+from bench.replay.prometheus import Prometheus
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One moment, as the cluster shows it."""
+
+    now: float
+    """Seconds of the simulation."""
+    replicas: int
+    """What the workload's ``spec.replicas`` says: the last decision."""
+    pods: Sequence[SimulatedPod]
+    """Those that exist, draining ones included."""
+    prometheus: Prometheus
+
+    @property
+    def status_replicas(self) -> int:
+        """``status.replicas``: pods that are not on their way out, ready or not."""
+        return sum(not pod.draining for pod in self.pods)
+
+    @property
+    def ready(self) -> int:
+        """``status.readyReplicas``."""
+        return sum(pod.ready and not pod.draining for pod in self.pods)
+
+
+class Policy(Protocol):
+    """Something that decides a replica count."""
+
+    @property
+    def interval(self) -> float:
+        """Seconds between decisions."""
+
+    def decide(self, view: View) -> int:
+        """How many replicas there should be; ``view.replicas`` to change nothing."""
