@@ -39,10 +39,14 @@ class KnativePodAutoscaler:
     _decided: deque[tuple[float, int]] = field(default_factory=deque)
     _panic_since: float | None = None
     _panic_replicas: int = 0
+    _started: bool = False
 
     def decide(self, view: View) -> int:
         """One tick."""
         now, ready = view.now, max(1, view.ready)
+        if not self._started and view.ready > 1:  # begins in panic: it has no history to go down by
+            self._panic_since, self._panic_replicas = now, view.ready
+        self._started = True
         self._samples.append((now, sum(pod.in_flight for pod in view.pods)))
         while self._samples[0][0] <= now - STABLE_SECONDS:
             self._samples.popleft()

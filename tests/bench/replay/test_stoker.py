@@ -1,0 +1,90 @@
+"""Stoker in the benchmark: its own code decides, on what Prometheus would have said."""
+
+from dataclasses import replace
+
+import pytest
+from scene import exposed, pod, view
+
+from bench.replay.faults import Fault, FaultKind
+from bench.replay.policies.stoker import NAMESPACE, Stoker, asked, deployment
+from bench.replay.prometheus import Prometheus
+from stoker.core.readings import Fresh, Key, Missing, Signal, Stale
+
+
+def scraped(load: float, *, until: float = 120.0, pods: int = 2, faults=()) -> Prometheus:
+    prometheus = Prometheus(faults)
+    for step in range(int(until // 15) + 1):
+        at = step * 15.0
+        for n in range(pods):
+            row = exposed(
+                generation_tokens_total=1000 * at, prompt_tokens_total=500 * at, num_requests_running=load
+            )
+            prometheus.scrape(f"replica-{n}", n, at, row)
+    return prometheus
+
+
+def readings(prometheus: Prometheus, now: float):
+    stoker = Stoker(deployment(1, 10))
+    pods = tuple(stoker._record(pod(n)) for n in range(2))
+    metrics = asked(prometheus, pods, stoker.deployment.metrics, now)
+    return metrics, metrics.pods[Key(NAMESPACE, "replica-0")].readings
+
+
+def test_the_operator_reads_rates_and_gauges_with_their_age():
+    metrics, found = readings(scraped(3.0), 125.0)
+    assert metrics.failure is None
+    assert found[Signal.RUNNING] == Fresh(3.0, 120.0)
+    assert found[Signal.GENERATED_TOKENS] == Fresh(pytest.approx(1000.0), 120.0)
+    assert found[Signal.PROMPT_TOKENS] == Fresh(pytest.approx(500.0), 120.0)
+    assert set(found) == set(Signal)
+
+
+def test_a_window_with_a_hole_at_its_start_is_stale_and_a_pod_without_series_is_missing():
+    prometheus = scraped(3.0, faults=[Fault("hole", FaultKind.SCRAPES, 50.0, 95.0)])
+    _, found = readings(prometheus, 125.0)
+    assert isinstance(found[Signal.GENERATED_TOKENS], Stale)
+    assert found[Signal.RUNNING] == Fresh(3.0, 120.0)
+    _, missing = readings(Prometheus(), 125.0)
+    assert all(isinstance(one, Missing) for one in missing.values())
+
+
+def test_a_prometheus_that_is_down_is_a_failure_of_all_queries():
+    metrics, found = readings(scraped(3.0, faults=[Fault("down", FaultKind.PROMETHEUS, 121.0, 130.0)]), 125.0)
+    assert metrics.failure is not None
+    assert all(isinstance(one, Missing) for one in found.values())
+
+
+def test_the_defaults_are_forty_requests_in_flight():
+    stoker = Stoker(deployment(1, 10))
+    assert stoker.decide(view(125.0, [pod(0), pod(1)], prometheus=scraped(90.0))) == 5  # 180 / 40: a burst
+    assert stoker.last is not None
+    assert stoker.last.recommendation.limited_by == "concurrentRequests (default)"
+
+
+def test_a_stated_capacity_makes_weighted_tokens_the_target():
+    stoker = Stoker(deployment(1, 10, tokens_per_second=500, targets={"utilization": 0.5}))
+    assert stoker.decide(view(125.0, [pod(0), pod(1)], prometheus=scraped(1.0))) == 10  # 2300 / 250, a burst
+    assert stoker.last is not None
+    assert stoker.last.faces[0].value == pytest.approx(2300.0)
+
+
+def test_windows_remember_from_tick_to_tick():
+    stoker, prometheus = Stoker(deployment(1, 10)), scraped(50.0, until=300.0)
+    pods = [pod(0), pod(1)]
+    decided = {at: stoker.decide(view(at, pods, prometheus=prometheus)) for at in range(125, 165, 5)}
+    assert decided[150] == 2
+    assert decided[155] == 3
+
+
+def test_a_draining_pod_is_seen_as_one():
+    stoker, leaving = Stoker(deployment(1, 10)), pod(0)
+    before = stoker._record(leaving)
+    leaving.drain_since = 50.0
+    after = stoker._record(leaving)
+    assert (before.routed, after.routed) == (True, False)
+    assert after == replace(before, serving=False, drain_started_at=50.0)
+
+
+def test_a_spec_that_the_operator_would_refuse_is_an_error():
+    with pytest.raises(ValueError, match="utilization"):
+        deployment(1, 2, targets={"utilization": 7})

@@ -1,0 +1,175 @@
+"""Traffic, capacity, references, candidates, and the experiments over them."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scene import MODEL, pod, view
+
+from bench.replay import experiments, traces
+from bench.replay.calibration import Capacity, calibrate
+from bench.replay.candidates import CANDIDATES, Context, candidate
+from bench.replay.experiments import Case, Job, sweep, workload_of
+from bench.replay.policies.reference import Clairvoyant, Static, weighted_demand
+from bench.replay.workloads import WORKLOADS, from_files
+from testbed.trace import TraceError, TraceRequest
+
+MIX = traces.poisson(5.0, 0.0, 60.0, (16_000, 800), seed=0)
+CAPACITY = Capacity(requests=5.0, generated=1500.0, weighted=3000.0, in_flight=45.0)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_workloads_are_ordered_and_bounded(name):
+    workload = WORKLOADS[name]
+    arrivals = workload.arrivals(1)
+    times = [r.arrival for r in arrivals]
+    assert times == sorted(times)
+    assert 0 <= times[0] <= times[-1] < workload.duration
+    assert max(r.prompt_tokens + r.output_tokens for r in arrivals) < MODEL.kv_capacity_tokens
+
+
+def test_a_seed_gives_the_same_traffic_again():
+    steady = WORKLOADS["slow-leak"]
+    assert steady.arrivals(1) == steady.arrivals(1) != steady.arrivals(2)
+
+
+def test_the_burst_is_ten_times_the_traffic_and_the_dead_hour_is_dead():
+    burst = [r.arrival for r in WORKLOADS["burst"].arrivals(0)]
+    assert sum(1800 <= at < 2700 for at in burst) > 7 * sum(0 <= at < 900 for at in burst)
+    assert not [r for r in WORKLOADS["dead-hour"].arrivals(0) if 1200 <= r.arrival < 4800]
+
+
+def test_poisson_has_its_rate_and_lengths():
+    found = traces.poisson(10.0, 100.0, 1100.0, (400, 80), seed=3)
+    assert len(found) == pytest.approx(10_000, rel=0.05)
+    assert sum(r.prompt_tokens for r in found) / len(found) == pytest.approx(400, rel=0.02)
+    assert {300 <= r.prompt_tokens <= 500 and 60 <= r.output_tokens <= 100 for r in found} == {True}
+
+
+def test_mooncake_is_spread_within_its_steps(tmp_path):
+    file = tmp_path / "trace.jsonl"
+    rows = [{"timestamp": 3000 * n, "input_length": 10 + n, "output_length": 5} for n in range(4)]
+    rows.append({"timestamp": 0, "input_length": 900_000, "output_length": 5})
+    file.write_text("\n".join(map(json.dumps, rows)))
+    found = traces.load_mooncake(file)
+    assert [r.prompt_tokens for r in found] == [10, 11, 12, 13]
+    assert all(3 * n <= r.arrival < 3 * n + 3 for n, r in enumerate(found))
+    file.write_text('{"timestamp": 0}')
+    with pytest.raises(TraceError, match="line 1"):
+        traces.load_mooncake(file)
+
+
+def servegen(folder, *, shape="Gamma"):
+    folder.mkdir()
+    for client, rate in ((0, 20.0), (7, 10.0)):
+        rows = [f"{start},{rate},1.0,{shape},0.8,1.0" for start in (0, 600, 86_400)]
+        (folder / f"chunk-{client}-trace.csv").write_text("\n".join(rows) + "\n1200,0,,,0,0\n")
+    lengths = {"0": {"input_tokens": "{100: 0.5, 300: 0.5}", "output_tokens": "{50: 1.0}"}}
+    (folder / "chunk-0-dataset.json").write_text(json.dumps(lengths))
+
+
+@pytest.mark.parametrize("shape", ["Gamma", "Weibull"])
+def test_servegen_keeps_the_rates_of_a_share_and_lends_lengths_to_clients_without(tmp_path, shape):
+    servegen(tmp_path / "pool", shape=shape)
+    found = traces.load_servegen(tmp_path / "pool", share=0.5, days=(1, 1))
+    assert len(found) == pytest.approx(0.5 * 30 * 1200, rel=0.05)
+    assert [r.arrival for r in found] == sorted(r.arrival for r in found)
+    assert max(r.arrival for r in found) < 1200
+    assert {r.prompt_tokens for r in found} == {100, 300}
+    second = traces.load_servegen(tmp_path / "pool", share=0.5, days=(2, 2))
+    assert 0 <= min(r.arrival for r in second) < 60
+    with pytest.raises(TraceError, match="chunk"):
+        traces.load_servegen(tmp_path, share=1.0, days=(1, 1))
+
+
+def test_files_that_are_there_become_workloads(tmp_path):
+    assert from_files(tmp_path) == {}
+    servegen(tmp_path / "servegen-m-large")
+    assert set(from_files(tmp_path)) == {"servegen-day1", "servegen-day2", "servegen-day3"}
+
+
+def test_a_replicas_capacity_is_the_edge_of_the_objective():
+    found = calibrate(MODEL, MIX)
+    assert found.weighted == pytest.approx(found.generated + 0.3 * found.requests * 16_000, rel=0.05)
+    assert found.generated == pytest.approx(found.requests * 800, rel=0.05)
+    slower = calibrate(replace(MODEL, base_ns=2 * MODEL.base_ns), MIX)
+    assert slower.requests < found.requests
+    with pytest.raises(ValueError, match="empty"):
+        calibrate(MODEL, [])
+    with pytest.raises(ValueError, match="misses the objective"):
+        calibrate(replace(MODEL, base_ns=60_000_000), MIX)
+
+
+def test_weighted_demand_is_smoothed_over_a_minute():
+    demand = weighted_demand([TraceRequest(0.5, 1000, 300), TraceRequest(100.0, 1000, 300)], 300.0)
+    assert demand[0] == 600.0
+    assert demand[9] == 60.0
+    assert demand[59] == demand[100] == pytest.approx(10.0)
+    assert demand[60] == demand[200] == 0.0
+
+
+def test_the_clairvoyant_looks_as_far_as_a_new_pod_needs():
+    demand = np.zeros(1000)
+    demand[500:] = 100.0
+    policy = Clairvoyant(demand, capacity=30.0, horizon=240.0, minimum=1, maximum=3)
+    assert [policy.decide(view(at, [pod(0)])) for at in (0.0, 199.0, 201.0, 2000.0)] == [1, 1, 3, 3]
+
+
+def test_every_candidate_decides_within_bounds_for_each_of_its_settings():
+    context = Context(CAPACITY, 2, 9, np.full(100, 5 * CAPACITY.weighted), 240.0)
+    for one in CANDIDATES:
+        for parameter in one.settings:
+            policy = one.make(context, parameter)
+            assert policy.interval > 0
+            decided = policy.decide(view(15.0, [pod(n) for n in range(3)]))
+            assert 2 <= decided <= 9, one.name
+    assert len({one.name for one in CANDIDATES}) == len(CANDIDATES)
+    assert isinstance(candidate("static").make(context, 1.0), Static)
+    with pytest.raises(ValueError, match="known are: static;"):
+        candidate("magic")
+
+
+def test_all_policies_of_a_case_see_the_same_and_have_the_same_number_of_settings():
+    jobs = sweep(Case("steady"))
+    counts = {name: sum(j.policy == name for j in jobs) for name in {j.policy for j in jobs}}
+    assert set(counts.values()) == {1, 5}
+    assert sorted(n for n, count in counts.items() if count == 1) == [
+        "production-stack recipe",
+        "stoker, min and max only",
+    ]
+
+
+def test_an_unknown_workload_is_an_error_that_names_the_others():
+    with pytest.raises(ValueError, match="azure-wave"):
+        workload_of(Case("nonsense"))
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A workload of ten minutes, so that runs take a moment."""
+    small = replace(
+        WORKLOADS["steady"],
+        duration=1200.0,
+        arrivals=lambda seed: traces.poisson(3.0, 0.0, 1200.0, (1600, 300), seed=seed),
+    )
+    monkeypatch.setattr(experiments, "measured", lambda *_: CAPACITY)
+    monkeypatch.setitem(experiments.WORKLOADS, "short", replace(small, name="short"))
+    return Case("short", start_up=60)
+
+
+def test_runs_are_the_same_one_by_one_and_in_processes(short):
+    jobs = [Job(short, "stoker, min and max only", 0.0), Job(short, "static", 1.0)]
+    told = []
+    alone = experiments.run_all(jobs, 1, told.append)
+    assert [r.job for r in told] == jobs
+    assert [r.score for r in alone] == [experiments.run(j).score for j in jobs]
+    assert alone[0].score["requests"] == alone[1].score["requests"] > 1500
+
+
+def test_stoker_moves_the_wrong_way_in_no_fault(short, monkeypatch):
+    monkeypatch.setattr(experiments, "FAULT_START", 700.0)
+    rows = experiments.fault_table(short, ["stoker utilization"])
+    lost = {(r["policy"], r["fault"]): r["replicas_lost"] for r in rows}
+    assert set(lost.values()) == {0}
+    assert len(lost) == 6
