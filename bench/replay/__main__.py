@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.replay.candidates import CANDIDATES
 from bench.replay.experiments import (
     GPUS_PER_REPLICA,
+    MODEL,
     START_UPS,
     Case,
     Result,
@@ -54,6 +55,8 @@ def main(  # noqa: PLR0913 - one parameter per option
         Routing, typer.Option(help="How the gateway chooses a replica.")
     ] = Routing.LEAST_LOADED,
     traces: Annotated[Path | None, typer.Option(help="Folder of traces that are not included.")] = None,
+    model: Annotated[str, typer.Option(help="Replica model of the truth.")] = MODEL,
+    calibrated_on: Annotated[str, typer.Option(help="Replica model behind the targets.")] = MODEL,
     jobs: Annotated[int, typer.Option(help="Processes.")] = max(1, (os.cpu_count() or 2) - 1),
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = RESULTS,
 ) -> None:
@@ -64,7 +67,7 @@ def main(  # noqa: PLR0913 - one parameter per option
         raise typer.Exit(_quick())
     output.mkdir(parents=True, exist_ok=True)
     for name in [] if faults else workload or [w for w in WORKLOADS if w != FAULTS_ON]:
-        cases = [Case(name, start_up, seed, routing, traces=traces) for seed in range(seeds)]
+        cases = [Case(name, start_up, n, routing, model, calibrated_on, traces) for n in range(seeds)]
         _measure(cases, policy or [], jobs, output)
     if faults or not workload:
         _faults(output)
@@ -93,12 +96,15 @@ def _write(cases: Sequence[Case], results: Sequence[Result], output: Path) -> No
     curves = _curves(results)
     name = f"replay-{case.workload}-{case.start_up}s"
     name += "" if case.routing is Routing.LEAST_LOADED else f"-{case.routing}"
+    name += "" if case.model == MODEL else f"-{case.model}"
+    name += "" if case.calibrated_on == MODEL else f"-calibrated-on-{case.calibrated_on}"
     document = {
         "workload": case.workload,
         "description": prepared.workload.description,
         "start_up_seconds": case.start_up,
         "routing": case.routing,
         "model": case.model,
+        "calibrated_on": case.calibrated_on,
         "gpus_per_replica": GPUS_PER_REPLICA,
         "seeds": len(cases),
         "initial_replicas": prepared.setting.initial,

@@ -48,14 +48,15 @@ def _azure(plan: Sequence[tuple[float, int]], duration: float) -> Callable[[int]
 
 
 def _mix_shift(seed: int) -> list[TraceRequest]:
-    shift, end = 40 * MINUTE, 90 * MINUTE
+    shift, end = 25 * MINUTE, 60 * MINUTE
     before = traces.poisson(16.0, 0.0, shift, (1024, 1024), seed=seed)
     return before + traces.poisson(16.0, shift, end, (4096, 128), seed=seed + 1)
 
 
 def _wave() -> list[tuple[float, int]]:
-    """(minute, copies): 2 to 8 and back within the hour, never more than one copy at a time."""
-    return [(minute, round(5 - 3 * math.cos(2 * math.pi * minute / 60))) for minute in range(0, 120, 2)]
+    """(minute, copies): from minute 10 on 2 to 8 and back within the hour, one copy at a time."""
+    waves = [(10 + minute, 5 - 3 * math.cos(2 * math.pi * minute / 60)) for minute in range(0, 70, 2)]
+    return [(0, 2), *((minute, round(copies)) for minute, copies in waves)]
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -63,21 +64,21 @@ WORKLOADS: dict[str, Workload] = {
     for one in (
         Workload(
             "azure-wave",
-            "Azure 2023 conversation, 2 to 8 superposed copies and back each hour (the wave is made up): 2 h",
-            120 * MINUTE,
-            _azure(_wave(), 120 * MINUTE),
+            "Azure 2023 conversation, 2 to 8 superposed copies and back within an hour (the wave is made up)",
+            80 * MINUTE,
+            _azure(_wave(), 80 * MINUTE),
         ),
         Workload(
             "mix-shift",
-            "Poisson, 16 requests/s (made up): 1024 tokens in and out, from 40 min on 4096 in and 128 out",
-            90 * MINUTE,
+            "Poisson, 16 requests/s (made up): 1024 tokens in and out, from 25 min on 4096 in and 128 out",
+            60 * MINUTE,
             _mix_shift,
         ),
         Workload(
             "burst",
-            "Azure 2023 conversation, 1 copy, 10 copies from 30 to 45 min: a burst of ten times the traffic",
-            75 * MINUTE,
-            _azure(((0, 1), (30, 10), (45, 1)), 75 * MINUTE),
+            "Azure 2023 conversation, 1 copy, 10 copies from 20 to 35 min: a burst of ten times the traffic",
+            60 * MINUTE,
+            _azure(((0, 1), (20, 10), (35, 1)), 60 * MINUTE),
         ),
         Workload(
             "dead-hour",
@@ -97,9 +98,9 @@ WORKLOADS: dict[str, Workload] = {
         ),
         Workload(
             "steady",
-            "Azure 2023 conversation, 5 copies: for faults of the metrics",
-            45 * MINUTE,
-            _azure(((0, 5),), 45 * MINUTE),
+            "Azure 2023 conversation, 3 copies: for faults of the metrics",
+            35 * MINUTE,
+            _azure(((0, 3),), 35 * MINUTE),
         ),
     )
 }

@@ -1,9 +1,9 @@
 """Pods in virtual time."""
 
 import pytest
-from scene import MODEL
 
 from bench.replay.fleet import Fleet, StartUp
+from tests.bench.replay.scene import MODEL
 
 
 def fleet(*, ready: int = 0, seed: int = 0, start_up: StartUp | None = None) -> Fleet:

@@ -1,9 +1,9 @@
 """The HPA: against the cases of Kubernetes' own tests, and in sequence."""
 
 import pytest
-from scene import pod, view
 
 from bench.replay.policies.hpa import HorizontalPodAutoscaler, MetricError, per_pod_replicas
+from tests.bench.replay.scene import pod, view
 
 
 def autoscaler(total, target=10.0, minimum=1, maximum=1000):

@@ -1,10 +1,10 @@
 """KPA and APA, rule by rule."""
 
 import pytest
-from scene import pod, view
 
 from bench.replay.policies.aibrix import ApaLike, apa
 from bench.replay.policies.knative import KnativePodAutoscaler
+from tests.bench.replay.scene import pod, view
 
 
 def kpa(**options):

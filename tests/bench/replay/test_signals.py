@@ -1,12 +1,12 @@
 """What KEDA makes of Prometheus' answers."""
 
 import pytest
-from scene import exposed, pod, view
 
 from bench.replay.faults import Fault, FaultKind
 from bench.replay.policies import signals
 from bench.replay.policies.hpa import MetricError
 from bench.replay.prometheus import Prometheus
+from tests.bench.replay.scene import exposed, pod, view
 
 
 def scraped(*, faults=(), pods=2):

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
-from scene import MODEL
 
 from bench.replay.faults import Fault, FaultKind
 from bench.replay.fleet import StartUp
@@ -13,6 +12,7 @@ from bench.replay.simulation import Leak, Routing, Setting, simulate
 from bench.replay.traces import poisson
 from bench.replay.view import View
 from testbed.replica import Replica, Request
+from tests.bench.replay.scene import MODEL
 
 ARRIVALS = poisson(8.0, 0.0, 600.0, (500, 100), seed=1)
 

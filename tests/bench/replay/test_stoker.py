@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from scene import exposed, pod, view
 
 from bench.replay.faults import Fault, FaultKind
 from bench.replay.policies.stoker import NAMESPACE, Stoker, asked, deployment
 from bench.replay.prometheus import Prometheus
 from stoker.core.readings import Fresh, Key, Missing, Signal, Stale
+from tests.bench.replay.scene import exposed, pod, view
 
 
 def scraped(load: float, *, until: float = 120.0, pods: int = 2, faults=()) -> Prometheus:
