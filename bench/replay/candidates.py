@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from bench.replay.calibration import Capacity
 from bench.replay.policies import signals
 from bench.replay.policies.aibrix import ApaLike
+from bench.replay.policies.dynamo import DynamoLike
 from bench.replay.policies.hpa import HorizontalPodAutoscaler, Metric
 from bench.replay.policies.knative import KnativePodAutoscaler
+from bench.replay.policies.llmd import WvaLike
 from bench.replay.policies.reference import Clairvoyant, Static
 from bench.replay.policies.stoker import Stoker, deployment
 from bench.replay.view import Policy
@@ -43,6 +45,8 @@ class Context:
     maximum: int
     demand: NDArray[np.float64]
     horizon: float
+    kv_capacity: int
+    """Tokens that a replica's KV cache holds, as the engine exports it (``vllm:cache_config_info``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,14 @@ def _apa(*, corrected: bool) -> Callable[[Context, float], Policy]:
     return lambda c, factor: ApaLike(c.capacity.in_flight * factor, c.minimum, c.maximum, corrected)
 
 
+def _wva(context: Context, share: float) -> Policy:
+    return WvaLike(share, context.kv_capacity, context.minimum, context.maximum)
+
+
+def _dynamo(context: Context, factor: float) -> Policy:
+    return DynamoLike(context.capacity.weighted * factor, context.minimum, context.maximum)
+
+
 def _clairvoyant(context: Context, factor: float) -> Policy:
     capacity = context.capacity.weighted * factor
     return Clairvoyant(context.demand, capacity, context.horizon, context.minimum, context.maximum)
@@ -147,6 +159,8 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate("knative kpa, scale-down-delay 5m", _FACTOR, FACTORS, _kpa(300.0)),
     Candidate("aibrix apa-like, as coded", _FACTOR, FACTORS, _apa(corrected=False)),
     Candidate("aibrix apa-like, corrected", _FACTOR, FACTORS, _apa(corrected=True)),
+    Candidate("llm-d wva-like", "share of the KV cache", (0.15, 0.25, 0.4, 0.6, 0.8), _wva),
+    Candidate("dynamo planner-like", _FACTOR, FACTORS, _dynamo),
     Candidate("stoker, min and max only", "none", (0,), _stoker_defaults),
     Candidate("stoker utilization", "utilization", FACTORS, _stoker_utilization),
     Candidate("stoker concurrentRequests", _FACTOR, FACTORS, _stoker_in_flight),

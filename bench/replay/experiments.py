@@ -119,7 +119,8 @@ def prepare(case: Case) -> Prepared:
         seed=case.seed,
     )
     horizon = start_up.mean + 2 * start_up.deviation
-    context = Context(capacity, setting.minimum, setting.maximum, demand, horizon)
+    kv_capacity = setting.model.kv_capacity_tokens
+    context = Context(capacity, setting.minimum, setting.maximum, demand, horizon, kv_capacity)
     return Prepared(setting, context, workload)
 
 

@@ -21,7 +21,7 @@ from bench.replay.faults import Fault
 from bench.replay.fleet import DRAIN_TAIL_SECONDS, Fleet, SimulatedPod, StartUp
 from bench.replay.prometheus import SCRAPE_INTERVAL, Exposition, Prometheus
 from bench.replay.scores import Ledger
-from bench.replay.view import Policy, View
+from bench.replay.view import Gateway, Policy, View
 from testbed.replica import EventKind, ReplicaModel, Request
 from testbed.trace import TraceRequest
 
@@ -107,6 +107,7 @@ class _Simulation:
         self._policy = policy
         self._fleet = Fleet(setting.model, setting.start_up, setting.seed)
         self._prometheus = Prometheus(setting.faults)
+        self._gateway = Gateway()
         self._ledger = Ledger(setting.warm_up, setting.duration)
         self._heap: list[tuple[int, int, int, SimulatedPod | None, int]] = []
         self._number = count()
@@ -175,6 +176,8 @@ class _Simulation:
                 self._answers(pod, at)
 
     def _arrive(self, request: Request, at: int) -> None:
+        self._gateway.requests += 1
+        self._gateway.prompt_tokens += request.prompt_tokens
         routed = self._fleet.routed
         if not routed:
             self._held.append(request)
@@ -198,6 +201,8 @@ class _Simulation:
         for event in pod.replica.advance(at):
             if event.kind is EventKind.FINISHED:
                 pod.in_flight -= 1
+                self._gateway.finished += 1
+                self._gateway.output_tokens += event.request.output_tokens
                 self._ledger.finished(event.request, pod.drain_since)
 
     def _follow(self, pod: SimulatedPod) -> None:
@@ -248,7 +253,7 @@ class _Simulation:
 
     def _decide(self, at: int) -> None:
         now, setting = at / NS, self._setting
-        view = View(now, self._target, tuple(self._fleet.pods), self._prometheus)
+        view = View(now, self._target, tuple(self._fleet.pods), self._prometheus, self._gateway)
         target = self._policy.decide(view)
         if not setting.minimum <= target <= setting.maximum:
             raise ValueError(

@@ -10,6 +10,20 @@ from bench.replay.fleet import SimulatedPod
 from bench.replay.prometheus import Prometheus
 
 
+@dataclass(slots=True)
+class Gateway:
+    """Counters of the gateway in front of the fleet, from the beginning of the run."""
+
+    requests: int = 0
+    """Arrived."""
+    prompt_tokens: int = 0
+    """Of those that arrived."""
+    finished: int = 0
+    """Answered to the end."""
+    output_tokens: int = 0
+    """Of those that are finished: nobody knows an answer's length before."""
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """One moment, as the cluster shows it."""
@@ -21,6 +35,7 @@ class View:
     pods: Sequence[SimulatedPod]
     """Those that exist, draining ones included."""
     prometheus: Prometheus
+    gateway: Gateway
 
     @property
     def status_replicas(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.replay.fleet import SimulatedPod
 from bench.replay.prometheus import Exposition, Prometheus
-from bench.replay.view import View
+from bench.replay.view import Gateway, View
 from testbed.replica import Replica
 from testbed.replica_models import ReplicaModel, model_named
 
@@ -21,9 +21,10 @@ def view(
     *,
     replicas: int | None = None,
     prometheus: Prometheus | None = None,
+    gateway: Gateway | None = None,
 ) -> View:
     wanted = len(pods) if replicas is None else replicas
-    return View(now, wanted, tuple(pods), prometheus or Prometheus())
+    return View(now, wanted, tuple(pods), prometheus or Prometheus(), gateway or Gateway())
 
 
 def exposed(**values: float) -> Exposition:

@@ -117,7 +117,7 @@ def test_the_clairvoyant_looks_as_far_as_a_new_pod_needs():
 
 
 def test_every_candidate_decides_within_bounds_for_each_of_its_settings():
-    context = Context(CAPACITY, 2, 9, np.full(100, 5 * CAPACITY.weighted), 240.0)
+    context = Context(CAPACITY, 2, 9, np.full(100, 5 * CAPACITY.weighted), 240.0, 290_000)
     for one in CANDIDATES:
         for parameter in one.settings:
             policy = one.make(context, parameter)
