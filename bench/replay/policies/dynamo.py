@@ -63,7 +63,7 @@ class DynamoLike:
         return -1 if latencies and max(latencies) < RELAXED * TPOT_SECONDS else 0
 
     def _iteration(self, pod: SimulatedPod) -> float:
-        """Mean seconds of the engine's iterations since the last round: what a token takes, prompts and all."""
+        """Mean seconds of the engine's iterations since the last round, those with prompts included."""
         counters = pod.replica.counters
         busy, iterations = self._engines.get(pod.ordinal, (0, 0))
         self._engines[pod.ordinal] = (counters.busy_ps, counters.iterations)
