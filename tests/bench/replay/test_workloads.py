@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.replay import experiments, traces
+from bench.replay import experiments, quick, traces
 from bench.replay.calibration import Capacity, calibrate
 from bench.replay.candidates import CANDIDATES, Context, candidate
 from bench.replay.experiments import Case, Job, sweep, workload_of
@@ -173,3 +173,14 @@ def test_stoker_moves_the_wrong_way_in_no_fault(short, monkeypatch):
     lost = {(r["policy"], r["fault"]): r["replicas_lost"] for r in rows}
     assert set(lost.values()) == {0}
     assert len(lost) == 6
+
+
+def test_the_quick_check_is_content_with_stoker_and_names_what_is_violated(short, monkeypatch):
+    monkeypatch.setattr(experiments, "FAULT_START", 700.0)
+    monkeypatch.setattr(quick, "STOKER", ("stoker utilization",))
+    assert list(quick.violations(short)) == []
+    row = {"policy": "somebody", "fault": "half-300s", "wrong_way_moves": 2, "replicas_lost": 5}
+    monkeypatch.setattr(quick, "fault_table", lambda *_: [row])
+    monkeypatch.setattr(quick, "_of_one", lambda *_: [])
+    found = list(quick.violations(short))
+    assert found == ["somebody: fault half-300s took 5 replicas away in 2 moves"]
