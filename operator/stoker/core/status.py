@@ -120,9 +120,12 @@ def _capacity(decided: Decided) -> tuple[CapacityStatus, ...]:
 
 
 def _startup(decided: Decided) -> StartupStatus | None:
-    """Time from creation to serving, of the replicas that serve and never restarted."""
+    """Time from creation to serving, of the replicas that serve and never restarted.
+
+    The two moments come from two clocks, the API server's and the node's, so their difference can be negative.
+    """
     starts = sorted(
-        p.ready_since - p.created_at
+        max(0.0, p.ready_since - p.created_at)
         for p in decided.pods
         if p.ready_since is not None and not any(c.restarts for c in p.containers)
     )
