@@ -163,7 +163,7 @@ async def _until_stopped(operator: _Operator) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     tasks = [
-        asyncio.create_task(operator.controller.run(), name="controller"),
+        asyncio.create_task(operator.controller.run(operator.watcher.listed.wait), name="controller"),
         asyncio.create_task(operator.recorder.run(), name="events"),
         asyncio.create_task(operator.watcher.run(), name="watches"),
         asyncio.create_task(beat(_heartbeat(operator)), name="heartbeat"),

@@ -23,7 +23,7 @@ from stoker.controller.executor import Executor, Outcome, Result
 from stoker.controller.gather import Gatherer
 from stoker.controller.queue import Queue
 from stoker.controller.store import Store
-from stoker.controller.sweep import Sweeper, until_synced
+from stoker.controller.sweep import Sweeper
 from stoker.core.lifecycle import DRAIN_POLL_SECONDS
 from stoker.core.observed import Memory, Obstacle, Snapshot
 from stoker.core.plan import Apply, CreatePod, Plan
@@ -120,9 +120,13 @@ class Controller:
         for key in self._store.deployments:
             self._queue.add(key)
 
-    async def run(self) -> None:
-        """Work until cancelled; then finish the writes that are under way."""
-        await until_synced(self._sweeper)
+    async def run(self, listed: Callable[[], Awaitable[object]]) -> None:
+        """Work until cancelled; then finish the writes that are under way.
+
+        Args:
+            listed: Returns when the store holds everything that exists: half a view looks like a shortage.
+        """
+        await listed()
         first = asyncio.create_task(self._measure(), name="first measurement")
         await asyncio.wait([first], timeout=FIRST_MEASUREMENT_SECONDS)
         self._observer.synced()

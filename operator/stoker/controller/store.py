@@ -67,10 +67,6 @@ class Store:
             return {s.uid: s.key for s in self.services.values()}
         return {pod.uid: pod.key for _, pod in self.all_pods()}
 
-    def seen(self, kind: str) -> set[str]:
-        """The uids of all objects of a kind that are known, and of those that were and are gone."""
-        return self.objects(kind).keys() | self._tombstones.keys()
-
     # --- Writing ---------------------------------------------------------------------------------
 
     def put(self, kind: str, obj: Object) -> Key | None:
