@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stoker.api.v1alpha1 import Freshness
 from stoker.core.observed import Pod
@@ -77,6 +78,13 @@ class Demand:
 # --- Totals --------------------------------------------------------------------------------------
 
 
+class _Counted(NamedTuple):
+    """A pod whose readings count, and whether it is routed to: asked once, not once per signal."""
+
+    pod: Pod
+    serves: bool
+
+
 def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: float) -> Demand:
     """Sum the readings of one ModelDeployment's pods and check who answered.
 
@@ -87,14 +95,14 @@ def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: floa
         rate_window: Seconds of the engine's rate window.
     """
     metrics = _aged(metrics, now)
-    counted = [p for p in pods if not p.deleting and not p.terminal]
-    signals = sorted({s for p in counted if (m := metrics.pods.get(p.key)) for s in m.readings})
+    counted = [_Counted(p, p.routed) for p in pods if not p.deleting and not p.terminal]
+    signals = sorted({s for p, _ in counted if (m := metrics.pods.get(p.key)) for s in m.readings})
     grace = rate_window + WARM_UP_SECONDS
-    routed = [p for p in counted if p.routed]
+    routed = [p for p, serves in counted if serves]
     totals = {signal: _total(signal, metrics, counted, now, grace) for signal in signals}
     return Demand(
         totals=totals,
-        first_token=_first_token(metrics, counted),
+        first_token=_first_token(metrics, [p for p, _ in counted]),
         serving=len(routed),
         settled=sum(not _warming(p, now, rate_window) for p in routed),
         rate_window=rate_window,
@@ -113,10 +121,10 @@ def _aged(metrics: Metrics, now: float) -> Metrics:
     )
 
 
-def _total(signal: Signal, metrics: Metrics, pods: Sequence[Pod], now: float, grace: float) -> Total:
-    readings = [(p, _reading_of(metrics.pods.get(p.key), signal)) for p in pods]
-    at_least = math.fsum(_lower_bound(r, metrics.at) for _, r in readings)
-    serving = [(p, r) for p, r in readings if p.routed]
+def _total(signal: Signal, metrics: Metrics, pods: Sequence[_Counted], now: float, grace: float) -> Total:
+    readings = [(p, serves, _reading_of(metrics.pods.get(p.key), signal)) for p, serves in pods]
+    at_least = math.fsum([_lower_bound(r, metrics.at) for _, _, r in readings])
+    serving = [(p, r) for p, serves, r in readings if serves]
     covered = sum(isinstance(r, Fresh) for _, r in serving)
     warming = sum(not isinstance(r, Fresh) and _warming(p, now, grace) for p, r in serving)
     reading = _combined([(p.key, r) for p, r in serving], at_least)

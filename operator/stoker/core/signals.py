@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from stoker.core.readings import (
     Fresh,
@@ -200,7 +201,8 @@ def failure(answers: Mapping[str, Answer]) -> str | None:
 
 def pod_metrics(answers: Answers, pod: Key, metrics: MetricNames) -> PodMetrics:
     """The readings of one pod that speaks ``metrics``."""
-    readings = {signal: _reading(answers, pod, signal, metrics) for signal in metrics.series}
+    window = _window(answers, pod, metrics)
+    readings = {signal: _reading(answers, pod, signal, metrics, window) for signal in metrics.series}
     buckets = answers.buckets.get((pod, metrics.first_token or ""), ())
     return PodMetrics(readings, buckets)
 
@@ -224,41 +226,58 @@ def gathered(
     )
 
 
-def _reading(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames) -> Reading:
-    if why := answers.failures.get(signal.value):
+@lru_cache(maxsize=256)
+def _series_ids(metrics: MetricNames) -> Mapping[Signal, tuple[str, ...]]:
+    """What tells the series of one engine apart, by signal, the preferred one first."""
+    return {signal: tuple(series_id(s, metrics) for s in found) for signal, found in metrics.series.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """How well one pod's samples cover the rate window."""
+
+    newest: float | None
+    """Age (s) of the last sample; None when Prometheus did not say."""
+    whole: bool
+    """Whether a sample stands near both ends of the window."""
+
+
+def _window(answers: Answers, pod: Key, metrics: MetricNames) -> _Window:
+    running, window = _series_ids(metrics)[Signal.RUNNING], metrics.rate_window_seconds
+    newest = _age(answers, Freshness.LAST_SAMPLE, pod, running)
+    oldest = _age(answers, Freshness.WINDOW_START, pod, running)
+    covered = oldest is not None and oldest <= window and newest is not None and newest <= edge(window)
+    return _Window(newest, covered)
+
+
+def _reading(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames, window: _Window) -> Reading:
+    if why := answers.failures.get(signal):
         return Missing(f"Prometheus: {why}")
-    for series in metrics.series[signal]:
-        sample = answers.values.get(signal.value, {}).get((pod, series_id(series, metrics)))
+    found = answers.values.get(signal, {})
+    for series in _series_ids(metrics)[signal]:
+        sample = found.get((pod, series))
         if sample is not None:
-            return _judged(answers, pod, signal, metrics, sample)
+            return _judged(answers, signal, sample, window)
     return Missing(f"no series {' or '.join(s.name for s in metrics.series[signal])} for the pod")
 
 
-def _judged(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames, sample: Sample) -> Reading:
+def _judged(answers: Answers, signal: Signal, sample: Sample, window: _Window) -> Reading:
     if not 0 <= sample.value <= MOST:  # NaN is not either
         return Missing(f"Prometheus answered {sample.value}")
-    age = _age(answers, Freshness.LAST_SAMPLE, pod, metrics)
-    if age is None:
+    if window.newest is None:
         return Missing("the age of the last sample is unknown")
-    if age > answers.stale_after:
-        return Stale(sample.value, answers.at - age)
-    if signal in COUNTERS and not _whole_window(answers, pod, metrics, age):
+    if window.newest > answers.stale_after:
+        return Stale(sample.value, answers.at - window.newest)
+    if signal in COUNTERS and not window.whole:
         return Stale(sample.value, answers.at)
-    return Fresh(sample.value, answers.at - age)
+    return Fresh(sample.value, answers.at - window.newest)
 
 
-def _whole_window(answers: Answers, pod: Key, metrics: MetricNames, newest: float) -> bool:
-    """Whether a sample stands near both ends of the window; ``newest`` is the age (s) of the last one."""
-    window = metrics.rate_window_seconds
-    oldest = _age(answers, Freshness.WINDOW_START, pod, metrics)
-    return oldest is not None and oldest <= window and newest <= edge(window)
-
-
-def _age(answers: Answers, question: Freshness, pod: Key, metrics: MetricNames) -> float | None:
+def _age(answers: Answers, question: Freshness, pod: Key, running: Sequence[str]) -> float | None:
     """Seconds between the pod's sample and the evaluation; None when Prometheus did not say."""
-    found = answers.values.get(question.value, {})
-    for series in metrics.series[Signal.RUNNING]:
-        sample = found.get((pod, series_id(series, metrics)))
+    found = answers.values.get(question, {})
+    for series in running:
+        sample = found.get((pod, series))
         if sample is not None and math.isfinite(sample.value):
             return max(0.0, sample.at - sample.value)
     return None

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from stoker.api.conditions import ConditionType, Reason, ready_condition, set_condition
+from stoker.api.conditions import ConditionType, Reason, find, ready_condition, set_condition
 from stoker.api.v1alpha1 import Condition, ConditionStatus, FieldError, Freshness, Scaling, ScalingMode
 from stoker.core.capacity import Grant
 from stoker.core.demand import Demand
@@ -93,8 +93,16 @@ def with_ready(conditions: tuple[Condition, ...], generation: int, now: float) -
 def set_verdict(
     conditions: Sequence[Condition], kind: ConditionType, verdict: Verdict, generation: int, now: float
 ) -> tuple[Condition, ...]:
-    """The conditions with this one set."""
+    """The conditions with this one set; the very same ones when they say so already."""
     status, reason, message = verdict
+    old = find(conditions, kind)
+    if old is not None and (old.status, old.reason, old.message, old.observed_generation) == (
+        status,
+        reason,
+        message,
+        generation,
+    ):
+        return tuple(conditions)
     new = Condition(
         type=kind,
         status=status,
