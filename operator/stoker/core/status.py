@@ -122,7 +122,7 @@ def _capacity(decided: Decided) -> tuple[CapacityStatus, ...]:
 def _startup(decided: Decided) -> StartupStatus | None:
     """Time from creation to serving, of the replicas that serve and never restarted.
 
-    The two moments come from two clocks, the API server's and the node's, so their difference can be negative.
+    The two moments come from two clocks, the API server's and the node's: their difference can be negative.
     """
     starts = sorted(
         max(0.0, p.ready_since - p.created_at)
@@ -197,23 +197,25 @@ def _demand(face: Face) -> DemandStatus:
 
 
 def _replica_states(decided: Decided) -> tuple[ReplicaState, ...]:
-    states = [_replica_state(p, decided.now) for p in decided.pods]
+    published = {s.name: s for s in decided.deployment.status.replica_states}
+    states = [_replica_state(p, decided.now, published.get(p.key.name)) for p in decided.pods]
     return tuple(sorted(states, key=lambda s: (s.phase is ReplicaPhase.SERVING, s.name)))
 
 
-def _replica_state(pod: Pod, now: float) -> ReplicaState:
+def _replica_state(pod: Pod, now: float, published: ReplicaState | None) -> ReplicaState:
+    """One replica; the very object that is published when it still says it, which spares checking it anew."""
     finding = None if pod.routed or pod.leaving else diagnose_pod(pod, now)
-    since = _phase_since(pod)
-    return ReplicaState(
-        name=pod.key.name,
-        accelerator=pod.accelerator,
-        revision=pod.revision,
-        phase=phase(pod, now),
-        node=pod.node,
-        reason=finding.reason if finding is not None else "",
-        message=finding.message if finding is not None else pod.drain_reason,
-        since=moment(since),
-    )
+    state = {
+        "name": pod.key.name,
+        "accelerator": pod.accelerator,
+        "revision": pod.revision,
+        "phase": phase(pod, now),
+        "node": pod.node,
+        "reason": finding.reason if finding is not None else "",
+        "message": finding.message if finding is not None else pod.drain_reason,
+        "since": moment(_phase_since(pod)),
+    }
+    return published if published is not None and vars(published) == state else ReplicaState(**state)
 
 
 def _phase_since(pod: Pod) -> float:
@@ -247,7 +249,7 @@ def _settled(
     )
     if same != before:
         return after
-    drifted = _without_times(before) != _without_times(after)
+    drifted = _drifting(before) != _drifting(after)
     published = before.scaling.demand_observed_at
     young = published is not None and now - published.timestamp() < REFRESH_SECONDS
     turned = [(d.signal, d.freshness, d.proposes) for d in before.scaling.demand] != [
@@ -258,16 +260,16 @@ def _settled(
 
 def _messages_kept(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[Condition, ...]:
     """The new conditions with the published messages: a message alone may wait for the refresh."""
+    if after == before:
+        return tuple(after)
     published = {c.type: c.message for c in before}
     return tuple(c.model_copy(update={"message": published.get(c.type, c.message)}) for c in after)
 
 
-def _without_times(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
-    if status.scaling is None:
-        return status
-    return status.model_copy(
-        update={"scaling": status.scaling.model_copy(update={"demand_observed_at": None})}
-    )
+def _drifting(status: ModelDeploymentStatus) -> tuple[object, ...]:
+    """What may wait for the refresh."""
+    demand = status.scaling.demand if status.scaling is not None else ()
+    return status.tokens_per_second, demand, status.conditions
 
 
 def _rounded(value: float) -> float:
