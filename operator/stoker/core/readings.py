@@ -86,6 +86,8 @@ class Metrics:
     pods: Mapping[Key, PodMetrics] = field(default_factory=dict)
     failure: str | None = None
     """Why Prometheus could not be asked at all; None when it answered."""
+    pending: bool = False
+    """Nobody has asked it lately, because nobody needed to know: nothing is wrong, and nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

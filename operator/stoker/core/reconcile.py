@@ -189,6 +189,7 @@ def _decided(
         demand=wanted.demand,
         faces=wanted.faces,
         metrics_failure=snapshot.metrics.failure,
+        metrics_pending=snapshot.metrics.pending,
         obstacle=obstacle,
     )
 

@@ -51,6 +51,8 @@ class Decided:
     demand: Demand | None = None
     faces: tuple[Face, ...] = ()
     metrics_failure: str | None = None
+    metrics_pending: bool = False
+    """Prometheus has not been asked yet."""
     obstacle: Obstacle | None = None
     """What the API server refused, if anything."""
 
@@ -191,6 +193,8 @@ def _finding(decided: Decided) -> Finding | None:
 def _scaling_active(decided: Decided) -> Verdict:
     if decided.scaling is None:
         return FALSE, Reason.FIXED, "spec.scaling is not set: spec.replicas, or /scale, sets the number"
+    if decided.metrics_failure is not None and decided.metrics_pending:
+        return UNKNOWN, Reason.WAITING_FOR_METRICS, decided.metrics_failure
     if decided.metrics_failure is not None:
         return FALSE, Reason.PROMETHEUS_UNREACHABLE, f"the number is held: {decided.metrics_failure}"
     if decided.demand is None or not decided.demand.serving:
