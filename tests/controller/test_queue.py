@@ -130,3 +130,12 @@ async def test_waiting_ends_when_a_processed_dirty_key_is_done(queue):
     queue.done("a")
 
     await asyncio.wait_for(waiting, 5)
+
+
+def test_of_many_those_go_first_that_wait_longest(queue):
+    for key in "abc":
+        queue.add(key)
+    queue.add("a")
+
+    assert queue.take(2) == ["a", "b"]
+    assert queue.take(2) == ["c"]

@@ -14,6 +14,7 @@ import asyncio
 import heapq
 import random
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -59,10 +60,14 @@ class Queue(Generic[K]):
         heapq.heappush(self._delayed, (due, self._count, key))
         self._wake.set()
 
-    def take(self) -> list[K]:
-        """All dirty keys that are not being processed; they are being processed from now on."""
+    def take(self, most: int | None = None) -> list[K]:
+        """Dirty keys that are not being processed; they are being processed from now on.
+
+        Args:
+            most: No more than these, those that wait longest; None for all.
+        """
         self._release()
-        taken = [k for k in self._dirty if k not in self._processing]
+        taken = list(islice((k for k in self._dirty if k not in self._processing), most))
         for key in taken:
             del self._dirty[key]
         self._processing.update(taken)

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from stoker.api.meta import pod_name
+from stoker.core import resources
 from stoker.core.observed import ModelDeployment, Pod
-from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Event, RestorePod
+from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Event, Manifest, RestorePod
 from stoker.core.readings import EngineLoad, Fresh, Metrics, Signal
-from stoker.core.resources import pod as pod_manifest
 
 ROUTING_GRACE = 5.0
 """Seconds that routers are given to see that a replica has left, before its idleness counts."""
@@ -174,11 +174,14 @@ class _Names:
         self._context = context
         self._taken = {p.key.name for p in pods}
         self._ordinals = count()
+        self._template: Manifest | None = None
 
     def create(self, reason: str, attempt: int = 0) -> CreatePod:
         context, name = self._context, self._context.deployment.key.name
         ordinal = next(n for n in self._ordinals if pod_name(name, context.revision, n) not in self._taken)
-        manifest = pod_manifest(context.deployment, context.revision, ordinal, attempt)
+        if self._template is None:
+            self._template = resources.template(context.deployment)
+        manifest = resources.pod(context.deployment, context.revision, ordinal, attempt, self._template)
         return CreatePod(manifest, reason)
 
 
