@@ -97,14 +97,15 @@ def test_a_deletion_while_the_watches_were_broken_is_noticed(lab: Lab, own_plane
     lab.apply(manifest(replicas=2))
     pods = lab.until_serving(2)
     lab.until_verdict("Progressing", "False/Complete")
+    # A new API server has no history: it tells a watch that goes on to list again, and a list has no word of
+    # what is gone. Killed before the deletion, it cannot have sent it to the operator's sockets either.
     operator.signal(signal.SIGSTOP)
+    own_plane.kill_apiserver()
+    own_plane.start_apiserver()
     name = {"pod": names(pods)[0], "service": "llm", "modeldeployment": "llm"}[kind]
     lab.kubectl("delete", kind, name, "--grace-period=0", "--force", "--wait=true")
     if kind == "modeldeployment":
-        lab.until("its pods gone", lambda: not lab.pods(live=False))
-    # The watches end without a word of the deletion: a new API server has no history to send.
-    own_plane.kill_apiserver()
-    own_plane.start_apiserver()
+        lab.until("its pods gone", lambda: not lab.pods(live=False), 120)
     operator.signal(signal.SIGCONT)
     if kind == "modeldeployment":
         lab.until("forgotten", lambda: not operator.metric("stoker_replicas_desired"))
