@@ -13,8 +13,8 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,10 @@ from stoker.telemetry.server import Server
 log = structlog.get_logger(__name__)
 
 
+class UnusableAddressError(Exception):
+    """The address for metrics and health cannot be listened on."""
+
+
 async def run(settings: Settings, unknown: Mapping[str, str | None]) -> int:
     """Run the operator until a signal or a failure ends it.
 
@@ -61,7 +65,7 @@ async def run(settings: Settings, unknown: Mapping[str, str | None]) -> int:
         async with AsyncExitStack() as stack:
             operator = await _assemble(stack, settings)
             return await _until_stopped(operator)
-    except ClientError as error:
+    except (ClientError, UnusableAddressError) as error:
         log.error("cannot start", error=str(error))  # noqa: TRY400 - the message says it all
         return 1
 
@@ -104,9 +108,7 @@ async def _assemble(stack: AsyncExitStack, settings: Settings) -> _Operator:
         workers=settings.workers,
     )
     metrics.fleet(lambda: _fleet(store))
-    await stack.enter_async_context(
-        Server(metrics.registry, health, settings.listen_address, settings.listen_port)
-    )
+    await stack.enter_async_context(_server(settings, metrics, health))
     watcher = Watcher(
         _deliver(store, controller),
         lambda kind: health.watch_seen(kind, time.monotonic()),
@@ -115,6 +117,26 @@ async def _assemble(stack: AsyncExitStack, settings: Settings) -> _Operator:
         namespaces=settings.namespaces,
     )
     return _Operator(controller, watcher, recorder, health, metrics)
+
+
+@asynccontextmanager
+async def _server(settings: Settings, metrics: Metrics, health: HealthState) -> AsyncIterator[None]:
+    """Serve metrics and health.
+
+    Raises:
+        UnusableAddressError: The address cannot be listened on.
+    """
+    server = Server(metrics.registry, health, settings.listen_address, settings.listen_port)
+    try:
+        await server.__aenter__()
+    except OSError as error:
+        where = f"{settings.listen_address}:{settings.listen_port}"
+        message = f"cannot listen on {where} ({error}): set STOKER_LISTEN_ADDRESS and STOKER_LISTEN_PORT"
+        raise UnusableAddressError(message) from error
+    try:
+        yield
+    finally:
+        await server.__aexit__(None, None, None)
 
 
 def _prometheus(settings: Settings, metrics: Metrics) -> Prometheus:

@@ -81,7 +81,10 @@ class TestMeasuring:
         [
             (manifest("other", replicas=1), "a fixed number"),
             (manifest("other", scaling={"maxReplicas": "many"}), "a spec that cannot be read"),
-            (scaled("other") | {"metadata": {**scaled("other")["metadata"], "deletionTimestamp": "x"}}, "going"),
+            (
+                scaled("other") | {"metadata": {**scaled("other")["metadata"], "deletionTimestamp": "x"}},
+                "going",
+            ),
         ],
         ids=["fixed", "unreadable", "being deleted"],
     )

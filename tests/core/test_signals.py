@@ -17,7 +17,6 @@ CUSTOM = MetricNames(
     path="/metrics",
     series={Signal.RUNNING: (Series("busy"),), Signal.REQUESTS: (Series("served_total"),)},
     first_token="ttft_seconds",
-    live_token_counter=False,
     rate_window_seconds=300.0,
 )
 POD = Key("models", "llama-0")

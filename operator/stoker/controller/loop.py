@@ -194,8 +194,10 @@ class Controller:
         self._observer.planned(plan, None)
         if plan.requeue_at is not None:
             self._queue.add_after(plan.key, plan.requeue_at - self._clock())
+        if plan.error is not None:
+            log.error("deciding failed", model_deployment=str(plan.key), exc_info=plan.error)
         if not plan.actions and plan.status is None and not plan.events:
-            self._queue.done(plan.key)
+            self._queue.done(plan.key, failed=plan.error is not None)
             return
         task = asyncio.create_task(self._act(plan), name=f"act {plan.key}")
         self._acting.add(task)
@@ -207,7 +209,7 @@ class Controller:
         try:
             async with self._slots:
                 result = await self._executor.execute(plan)
-            failed = result.outcome is Outcome.FAILED
+            failed = result.outcome is Outcome.FAILED or plan.error is not None
             self._note(plan, result)
         except Exception:
             log.exception("acting failed", model_deployment=str(plan.key))

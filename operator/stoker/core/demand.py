@@ -62,12 +62,26 @@ class Total:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstToken:
+    """What the replicas' histograms say about the time to the first token."""
+
+    p95: float | None
+    """Seconds, over all replicas that answered; None when none of their requests got its first token."""
+    covered: int
+    """Serving replicas that answered."""
+    expected: int
+    """Serving replicas that should have: all but those that just became ready."""
+    why: str = ""
+    """Why some did not answer; empty when all did."""
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """What the replicas of one ModelDeployment carry, as far as it is known."""
 
     totals: Mapping[Signal, Total]
-    first_token: Reading
-    """p95 of the time to first token in s over all replicas; Missing when nobody measures or asks for it."""
+    first_token: FirstToken
+    """The time to first token over all replicas."""
     serving: int
     settled: int = 0
     """Replicas that have served for longer than the rate window: the latencies show what they changed."""
@@ -102,7 +116,7 @@ def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: floa
     totals = {signal: _total(signal, metrics, counted, now, grace) for signal in signals}
     return Demand(
         totals=totals,
-        first_token=_first_token(metrics, [p for p, _ in counted]),
+        first_token=_first_token(metrics, [p for p, _ in counted], now, grace),
         serving=len(routed),
         settled=sum(not _warming(p, now, rate_window) for p in routed),
         rate_window=rate_window,
@@ -117,6 +131,7 @@ def _aged(metrics: Metrics, now: float) -> Metrics:
     return Metrics(
         at=metrics.at,
         pods={pod: PodMetrics(dict.fromkeys(m.readings, why)) for pod, m in metrics.pods.items()},
+        first_token_failure=why.why,
         failure=metrics.failure,
     )
 
@@ -165,16 +180,25 @@ def _combined(serving: Sequence[tuple[Key, Reading]], at_least: float) -> Readin
     return Fresh(at_least, min(r.at for _, r in ordered if isinstance(r, Fresh)))
 
 
-def _first_token(metrics: Metrics, pods: Sequence[Pod]) -> Reading:
-    """p95 over the summed histograms of all pods that answered."""
+def _first_token(metrics: Metrics, pods: Sequence[Pod], now: float, grace: float) -> FirstToken:
+    """p95 over the summed histograms of all pods that answered, and who did."""
+    buckets = {p.key: (metrics.pods.get(p.key) or _NO_METRICS).first_token_buckets for p in pods}
     summed: dict[float, float] = {}
-    for pod in sorted(pods, key=lambda p: p.key):
-        for bound, rate in (metrics.pods.get(pod.key) or _NO_METRICS).first_token_buckets:
+    for _, known in sorted(buckets.items()):
+        for bound, rate in known:
             summed[bound] = summed.get(bound, 0.0) + rate
+    routed = [p for p in pods if p.routed]
+    silent = [p for p in routed if not buckets[p.key]]
+    expected = len(routed) - sum(_warming(p, now, grace) for p in silent)
+    covered = len(routed) - len(silent)
     value = histogram_quantile(FIRST_TOKEN_QUANTILE, sorted(summed.items()))
-    if value is None:
-        return Missing("no request got its first token within the rate window")
-    return Fresh(value, metrics.at)
+    return FirstToken(value, covered, expected, _why_silent(metrics, silent) if covered < expected else "")
+
+
+def _why_silent(metrics: Metrics, silent: Sequence[Pod]) -> str:
+    if metrics.first_token_failure is not None:
+        return f"Prometheus: {metrics.first_token_failure}"
+    return f"{min(p.key for p in silent).name}: no histogram of the time to first token"
 
 
 _NO_METRICS = PodMetrics({})

@@ -269,7 +269,7 @@ def _victims(context: Context, replicas: _Replicas) -> list[Pod]:
 def _least_useful(context: Context, pods: Iterable[Pod]) -> list[Pod]:
     def usefulness(pod: Pod) -> tuple[bool, bool, bool, float, float, str]:
         if not pod.started:
-            return (False, False, False, 0.0, -pod.created_at, pod.key.name)
+            return (False, bool(pod.node), False, 0.0, -pod.created_at, pod.key.name)
         current = pod.revision == context.revision
         return (True, pod.routed, current, in_flight(context.metrics, pod), -pod.created_at, pod.key.name)
 

@@ -84,6 +84,8 @@ class Metrics:
 
     at: float
     pods: Mapping[Key, PodMetrics] = field(default_factory=dict)
+    first_token_failure: str | None = None
+    """Why the histograms of the first token could not be asked for; None when they were, or need not be."""
     failure: str | None = None
     """Why Prometheus could not be asked at all; None when it answered."""
     pending: bool = False
@@ -128,8 +130,5 @@ class MetricNames:
     absent."""
     first_token: str | None
     """Base name, without `_bucket`, of the histogram of seconds to the first token."""
-    live_token_counter: bool
-    """Whether token counters move while a request runs. If not, a rate over less than a request reads as
-    0."""
     rate_window_seconds: float
     """The shortest window over which a rate of these counters means something."""

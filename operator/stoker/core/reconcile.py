@@ -221,7 +221,8 @@ def _rejected(snapshot: Snapshot, deployment: ModelDeployment) -> Plan:
 def broken(snapshot: Snapshot, deployment: ModelDeployment, error: Exception) -> Plan:
     """The plan when deciding itself failed: say so, touch nothing."""
     message = f"{type(error).__name__}: {error}. This is a bug in Stoker; its log has the details."
-    return _only_status(deployment, status.failed(deployment, Reason.INTERNAL_ERROR, message, snapshot.now))
+    published = status.failed(deployment, Reason.INTERNAL_ERROR, message, snapshot.now)
+    return replace(_only_status(deployment, published), error=error)
 
 
 def _only_status(deployment: ModelDeployment, published: ModelDeploymentStatus) -> Plan:

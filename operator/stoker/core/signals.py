@@ -222,6 +222,7 @@ def gathered(
     return Metrics(
         at=at,
         pods={pod: pod_metrics(indexed, pod, metrics) for pod, metrics in pods},
+        first_token_failure=indexed.failures.get(FIRST_TOKEN),
         failure=failure(answers),
     )
 

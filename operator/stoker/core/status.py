@@ -10,11 +10,13 @@ Rules of this module:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 from stoker.api import meta
 from stoker.api.conditions import ConditionType, Reason
+from stoker.api.status import MAX_HISTORY, MAX_REPLICA_STATES
 from stoker.api.v1alpha1 import (
     CapacitySource,
     CapacityStatus,
@@ -41,9 +43,6 @@ REFRESH_SECONDS = 30.0
 
 _ARGUMENT = re.compile(r"\.args(\[\d+\])?$")
 
-HISTORY = 10
-REPLICA_STATES = 50
-
 
 def compute(decided: Decided) -> ModelDeploymentStatus:
     """The whole status. Equal to the published one when there is nothing new to say."""
@@ -63,8 +62,8 @@ def compute(decided: Decided) -> ModelDeploymentStatus:
         capacity=_capacity(decided),
         startup=_startup(decided),
         scaling=_scaling(decided),
-        replica_states=states[:REPLICA_STATES],
-        replica_states_omitted=max(0, len(states) - REPLICA_STATES) or None,
+        replica_states=states[:MAX_REPLICA_STATES],
+        replica_states_omitted=max(0, len(states) - MAX_REPLICA_STATES) or None,
         conditions=conditions_of(decided),
     )
     return _settled(before, status, decided.now)
@@ -132,16 +131,21 @@ def _startup(decided: Decided) -> StartupStatus | None:
     if not starts:
         return decided.deployment.status.startup
     return StartupStatus(
-        p50_seconds=starts[(len(starts) - 1) // 2],
-        p90_seconds=starts[min(len(starts) - 1, len(starts) * 9 // 10)],
+        p50_seconds=_nearest_rank(starts, 0.5),
+        p90_seconds=_nearest_rank(starts, 0.9),
         samples=len(starts),
     )
+
+
+def _nearest_rank(values: Sequence[float], share: float) -> float:
+    """The smallest of the ascending values that this share of them does not exceed."""
+    return values[math.ceil(share * len(values)) - 1]
 
 
 def _scaling(decided: Decided) -> ScalingStatus | None:
     before = decided.deployment.status.scaling or ScalingStatus(mode="Fixed")
     decision = _decision(decided)
-    history = (decision, *before.history)[:HISTORY] if decision is not None else before.history
+    history = (decision, *before.history)[:MAX_HISTORY] if decision is not None else before.history
     mode = decided.scaling.mode.value if decided.scaling is not None else "Fixed"
     if decided.scaling is None:
         return before.model_copy(
@@ -169,12 +173,19 @@ def _decision(decided: Decided) -> Decision | None:
     chosen = decided.recommendation
     return Decision(
         time=moment(decided.now),
-        from_=decided.previous or 0,
+        from_=_before(decided),
         to=decided.desired,
         limited_by=chosen.limited_by if chosen is not None else "replicas",
         reason=_direction(decided),
         message=chosen.message if chosen is not None else f"spec.replicas is {decided.desired}",
     )
+
+
+def _before(decided: Decided) -> int:
+    """The former number; of a fleet whose status was lost, the replicas that run."""
+    if decided.previous is not None:
+        return decided.previous
+    return sum(not p.leaving and not p.terminal for p in decided.pods)
 
 
 def _direction(decided: Decided) -> str:
@@ -302,4 +313,5 @@ _CALM = frozenset({Reason.FIXED, Reason.SHADOW, Reason.COMPLETE, Reason.SCALED_T
 
 def _event(condition: Condition) -> Event:
     bad = condition.status is ConditionStatus.FALSE and condition.reason not in _CALM
+    bad = bad or condition.reason == Reason.INTERNAL_ERROR
     return Event("Warning" if bad else "Normal", condition.reason, f"{condition.type}: {condition.message}")

@@ -138,6 +138,8 @@ def _progressing(decided: Decided) -> Verdict:
     missing = decided.grant.replicas - decided.serving
     if missing > 0:
         return TRUE, Reason.SCALING, f"{decided.serving} of {decided.grant.replicas} replicas serve"
+    if decided.grant.shortage is not None:
+        return FALSE, decided.grant.shortage.reason, decided.grant.shortage.message
     if draining:
         return TRUE, Reason.DRAINING, f"{_replicas(draining)} finishing requests before leaving"
     return FALSE, Reason.COMPLETE, f"{_replicas(decided.serving)} serving the current spec, as wanted"
@@ -146,16 +148,14 @@ def _progressing(decided: Decided) -> Verdict:
 def _rolling(decided: Decided) -> Verdict:
     since, finding = decided.steps.stuck_since, _finding(decided)
     waited = decided.now - since if since is not None else 0.0
-    left = decided.steps.rolling
+    left = _replicas(decided.steps.rolling)
     if finding is not None and waited >= STUCK_WITH_CAUSE_SECONDS:
-        message = f"the new revision does not come up; {left} replicas of the old one stay. {finding.message}"
+        message = f"the new revision does not come up, so {left} of the old one stays. {finding.message}"
         return FALSE, Reason.ROLLOUT_STUCK, message
     if waited >= STUCK_SECONDS:
-        message = (
-            f"the new revision is not ready after {waited / 60:.0f} min; {left} replicas of the old one stay"
-        )
+        message = f"the new revision is not ready after {waited / 60:.0f} min, so {left} of the old one stays"
         return FALSE, Reason.ROLLOUT_STUCK, message
-    return TRUE, Reason.ROLLING_OUT, f"{left} replicas of an older revision are still to be replaced"
+    return TRUE, Reason.ROLLING_OUT, f"{left} of an older revision still to be replaced"
 
 
 def _available(decided: Decided) -> Verdict:
@@ -181,9 +181,19 @@ def _replicas(count: int) -> str:
 
 def _minimum(decided: Decided) -> int:
     """Replicas that must serve: the stated minimum; one fewer while a rollout replaces one without room."""
-    floor = decided.scaling.min_replicas if decided.scaling is not None else decided.desired
+    floor = decided.scaling.min_replicas if decided.scaling is not None else _fixed_minimum(decided)
     floor = max(1, min(floor, decided.desired))
     return max(1, floor - 1) if decided.steps.rolling else floor
+
+
+def _fixed_minimum(decided: Decided) -> int:
+    """Of a fixed number all must serve; while it grows, as many as before, until they could have started."""
+    published = decided.deployment.status.scaling
+    last = published.last_decision if published is not None else None
+    if last is None or last.to != decided.desired or not 0 < last.from_ < last.to:
+        return decided.desired
+    young = decided.now - last.time.timestamp() < STUCK_SECONDS
+    return last.from_ if young else decided.desired
 
 
 def _finding(decided: Decided) -> Finding | None:
