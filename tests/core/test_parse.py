@@ -1,4 +1,4 @@
-"""Parsing: whatever the API server holds becomes a record or an error that names the field; nothing raises."""
+"""Parsing: what the API server holds becomes a record or an error that names the field; nothing raises."""
 
 from __future__ import annotations
 
