@@ -56,7 +56,8 @@ def world(monkeypatch):
     monkeypatch.setattr(loop, "reconcile", decide)
     monkeypatch.setattr(loop, "DEBOUNCE_SECONDS", 0.0)
     found.logged = []  # a traceback in colour takes a third of a second
-    monkeypatch.setattr(loop, "log", SimpleNamespace(exception=lambda text, **_: found.logged.append(text)))
+    note = lambda text, **_: found.logged.append(text)  # noqa: E731
+    monkeypatch.setattr(loop, "log", SimpleNamespace(exception=note, error=note))
     found.parts = (found.store, Gatherer(), Gatherer(), Executor(), Observer())
     _, found.sweeper, found.gatherer, found.executor, found.observer = found.parts
     found.make = lambda **options: controller(found, **options)
@@ -126,6 +127,16 @@ class TestOneTick:
         assert world.observer.of("tick_failed") == [("ValueError: boom",)]
         assert await tick(world) == []
         world.error, world.now = None, NOW + BACKED_OFF
+        assert await tick(world) == [KEY]
+
+    @pytest.mark.parametrize("made", [plan(), Plan(KEY, "uid-llama")], ids=["with a status", "told before"])
+    async def test_a_bug_in_one_keys_decision_is_logged_and_comes_back_later(self, world, made):
+        world.plans[KEY] = replace(made, error=ValueError("boom"))
+        await tick(world, KEY)
+
+        assert world.logged == ["deciding failed"]
+        assert await tick(world) == []
+        world.now += BACKED_OFF
         assert await tick(world) == [KEY]
 
     async def test_a_deployment_that_is_gone_is_forgotten(self, world):
@@ -257,8 +268,9 @@ async def running(world):
     world.task = asyncio.create_task(world.loop.run(world.listed.wait))
     yield world
     world.executor.gate.set()
-    world.task.cancel()
-    await asyncio.wait([world.task])
+    while not world.task.done():  # that one call suffices is for the queue's tests to say
+        world.task.cancel()
+        await asyncio.wait([world.task], timeout=0.1)
 
 
 class TestRunning:
