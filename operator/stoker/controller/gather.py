@@ -85,7 +85,7 @@ class Gatherer:
 
     async def poll_draining(self) -> list[Key]:
         """Ask the draining engines for their requests; the ModelDeployments that have any."""
-        draining = {p.uid: (key, p) for key, p in self._store.all_pods() if p.draining and not p.deleting}
+        draining = {p.uid: (key, p) for key, p in self._store.draining() if not p.deleting}
         self.loads = {uid: load for uid, load in self.loads.items() if uid in draining}
         endpoints = {uid: e for uid, (key, pod) in draining.items() if (e := self._endpoint(key, pod))}
         for uid, reading in (await self._engines.load_all(endpoints)).items():
