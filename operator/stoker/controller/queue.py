@@ -11,6 +11,7 @@ Rules of this module (those of client-go's workqueue):
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections.abc import Callable, Hashable
@@ -109,10 +110,9 @@ class Queue(Generic[K]):
                 return
             self._wake.clear()
             pause = self._delayed[0][0] - self._clock() if self._delayed else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):  # wait_for() may lose a cancellation, before Python 3.12
+                    await self._wake.wait()
 
     def _release(self) -> None:
         """Move what is due from the delayed to the dirty keys."""

@@ -61,7 +61,7 @@ class Store:
         return ((owner, pod) for owner, pods in self._pods.items() for pod in pods.values())
 
     def draining(self) -> Iterable[tuple[Key, Pod]]:
-        """(ModelDeployment, pod) of every pod that drains: asked each second, so no look at all the others."""
+        """(ModelDeployment, pod) of every pod that drains. Asked each second: no look at all the others."""
         owners = ((uid, self._where[uid][1]) for uid in sorted(self._draining))
         return ((owner, self._pods[owner][uid]) for uid, owner in owners)
 
