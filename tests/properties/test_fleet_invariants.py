@@ -97,11 +97,24 @@ def rate(samples: list[tuple[float, float]], at: float) -> float | None:
     return increase * (sampled + start + end) / sampled / WINDOW
 
 
+def per_second(samples: list[tuple[float, float]], at: float) -> float | None:
+    """What the query yields: the slope between two samples a window apart; ``rate()`` where it was reset."""
+    known = [(t, v) for t, v in samples if t <= at]
+    earlier = [(t, v) for t, v in known if t <= at - WINDOW]
+    lately = [v for t, v in known if t > at - WINDOW - signals.edge(WINDOW)]
+    if not earlier or any(v < u for u, v in pairwise(lately)):
+        return rate(samples, at)
+    (t0, v0), (t1, v1) = earlier[-1], known[-1]
+    return (v1 - v0) / (t1 - t0) if t1 > t0 else None
+
+
 def read(samples: list[tuple[float, float]], at: float) -> PodMetrics:
     """What Stoker reads of a pod whose token counter was scraped so."""
     names, key = vllm(), pod().key
     (counter,) = names.series[Signal.GENERATED_TOKENS]
-    assert f"(rate({counter}[{WINDOW:.0f}s])" in signals.queries([names])[Signal.GENERATED_TOKENS]
+    query = signals.queries([names])[Signal.GENERATED_TOKENS]
+    assert f"resets({counter}[{WINDOW + signals.edge(WINDOW):.0f}s]) == 0" in query
+    assert f"or rate({counter}[{WINDOW:.0f}s])" in query
 
     def vector(signal: Signal, value: float | None) -> Samples:
         labels = {"namespace": key.namespace, "pod": key.name}
@@ -109,9 +122,9 @@ def read(samples: list[tuple[float, float]], at: float) -> PodMetrics:
         return Samples(() if value is None else (Sample(labels, value, at),))
 
     times = [t for t, _ in samples if t <= at]
-    early = [t for t in times if t <= at - WINDOW + signals.edge(WINDOW)]
+    early = [t for t in times if t <= at - WINDOW]
     answers = {
-        Signal.GENERATED_TOKENS.value: vector(Signal.GENERATED_TOKENS, rate(samples, at)),
+        Signal.GENERATED_TOKENS.value: vector(Signal.GENERATED_TOKENS, per_second(samples, at)),
         Freshness.LAST_SAMPLE.value: vector(Signal.RUNNING, max(times, default=None)),
         Freshness.WINDOW_START.value: vector(Signal.RUNNING, max(early, default=None)),
     }
