@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -20,9 +20,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bench.controller import bulk, fleet, phases, reaction, results
+from bench.controller import bulk, fleet, phases, reaction, results, seed
 from bench.controller.kubelets import Kubelets
-from bench.controller.phases import Bench
+from bench.controller.phases import Bench, Say
 from bench.controller.relay import Relay
 from bench.controller.results import Figures
 from testbed.access import PlaneError
@@ -36,6 +36,8 @@ from testbed.prometheus import PrometheusError
 
 GPUS_PER_NODE = 128
 """Far more than a real node's: the operator watches no nodes, and the scheduler is not what is measured."""
+LINE_SECONDS = 15.0
+"""Between two lines of progress where there is no terminal."""
 LARGE = 5_000
 """From here on one repetition is enough: it takes a quarter of an hour."""
 
@@ -49,13 +51,17 @@ def main(
     repeat: Annotated[int, typer.Option(min=1, help=f"Repetitions of sizes below {LARGE}.")] = 3,
     seconds: Annotated[float, typer.Option(min=10, help="How long quiet and tick look.")] = 60.0,
     samples: Annotated[int, typer.Option(min=0, help="Reactions to measure; 0 leaves them out.")] = 15,
+    sow: Annotated[
+        bool, typer.Option("--seed", help="Make pods and Services in bulk instead of measuring create.")
+    ] = False,
     output: Annotated[Path, typer.Option(help="The JSON file to put the results into.")] = results.FILE,
 ) -> None:
     """Measure the operator on a real control plane, a fresh one for each repetition."""
     try:
         for size in [int(text) for text in sizes.split(",")]:
             times = 1 if size >= LARGE else repeat
-            runs = [_run(size, seconds, samples, f"{number + 1}/{times}") for number in range(times)]
+            plan = Measuring(size, seconds, samples, sow)
+            runs = [_run(plan, f"{number + 1}/{times}") for number in range(times)]
             entry = results.entry(size, size * fleet.REPLICAS, runs)
             results.save(entry, output)
             console.print(_table(entry))
@@ -64,23 +70,60 @@ def main(
         sys.exit(1)
 
 
-def _run(size: int, seconds: float, samples: int, which: str) -> dict[str, Figures]:
+class Measuring(NamedTuple):
+    """What is measured of one size, as the options say."""
+
+    size: int
+    seconds: float
+    samples: int
+    sow: bool
+
+
+def _run(plan: Measuring, which: str) -> dict[str, Figures]:
     """One repetition: every phase on one fresh plane."""
+    size = plan.size
     with (
         _progress(f"{size} ModelDeployments, run {which}") as bar,
         _furnished(size, bar) as (plane, kubeconfig),
     ):
-        bench = Bench(plane, kubeconfig, size, seconds, lambda text: bar.update(bar.task_ids[0], what=text))
+        bench = Bench(plane, kubeconfig, size, plan.seconds, _sayer(bar))
         found: dict[str, Figures] = {}
         with Kubelets(plane, fleet.MANAGED):
-            _note(bar, found, "create", phases.create(bench))
+            if plan.sow:
+                _sow(bench, bar)
+            else:
+                _note(bar, found, "create", phases.create(bench))
             started = time.monotonic()
             with bench.operator() as operator:
                 _note(bar, found, "restart", phases.restart(bench, operator, started))
                 phases.settle(bench, operator)
                 _note(bar, found, "quiet", phases.quiet(bench, operator))
-            _scaling(bench, bar, found, samples)
+            _scaling(bench, bar, found, plan.samples)
         return found
+
+
+def _sow(bench: Bench, bar: Progress) -> None:
+    """Make pods and Services, and let the operator write the statuses."""
+    with bench.plane.client() as client:
+        nodes = [node["metadata"]["name"] for node in client.get("/api/v1/nodes").json()["items"]]
+    made = bar.add_task("pods, Services", total=bench.size * (fleet.REPLICAS + 1), what="")
+    bulk.send_all(bench.plane, seed.pods_and_services(bench.plane, nodes), lambda: bar.advance(made))
+    bar.remove_task(made)
+    phases.create(bench)
+
+
+def _sayer(bar: Progress) -> Say:
+    """What goes on: beside the bar in a terminal, else a line now and then."""
+    last = 0.0
+
+    def say(text: str) -> None:
+        nonlocal last
+        bar.update(bar.task_ids[0], what=text)
+        if not bar.console.is_terminal and time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            bar.console.print(f"  {text}", highlight=False)
+
+    return say
 
 
 def _scaling(bench: Bench, bar: Progress, found: dict[str, Figures], samples: int) -> None:

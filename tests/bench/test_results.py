@@ -62,6 +62,11 @@ def test_an_entry_says_where_when_and_how():
     assert [goal["met"] for goal in made["goals"]] == [True, True]
 
 
+def test_the_command_is_told_without_the_place_of_the_results(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["bench", "--sizes", "100", "--output", "/somewhere/x.json", "--seed"])
+    assert results.provenance()["command"] == "python -m bench.controller --sizes 100 --seed"
+
+
 def test_a_size_replaces_itself_alone(tmp_path):
     file = tmp_path / "new" / "results.json"
     for models, value in ((1_000, 1.0), (100, 2.0), (1_000, 3.0)):
