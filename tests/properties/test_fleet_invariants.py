@@ -40,8 +40,8 @@ SCALING = {"minReplicas": 1, "maxReplicas": 9, "windows": {"up": "30s", "down": 
 SPECS = ({"replicas": 2}, {"scaling": SCALING}, {"replicas": -1})
 PARSED = [[deployment(f"m{n}", **spec) for spec in SPECS] for n in range(5)]
 
-STATES = st.lists(st.sampled_from([pod, loading, pending, unschedulable, failed, draining]), max_size=4)
-FLEETS = st.lists(st.tuples(st.integers(0, 2), STATES, st.integers(0, 200)), min_size=1, max_size=5).map(
+STATES = st.lists(st.sampled_from([pod, loading, pending, unschedulable, failed, draining]), max_size=3)
+FLEETS = st.lists(st.tuples(st.integers(0, 2), STATES, st.integers(0, 200)), min_size=1, max_size=4).map(
     lambda models: [fleet(n, *model) for n, model in enumerate(models)]
 )
 
@@ -164,7 +164,7 @@ def face(replicas: int) -> Face:
     return Face("requests", "requests", replicas * 1.0, 1.0, replicas, complete=True, blind=False, message="")
 
 
-STEPS = st.lists(st.tuples(st.integers(1, 5), st.integers(20, 200)), min_size=1, max_size=6)
+STEPS = st.lists(st.tuples(st.integers(1, 5), st.integers(20, 150)), min_size=1, max_size=3)
 """Demand in replicas, and for how many seconds it lasts."""
 
 
