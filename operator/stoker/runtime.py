@@ -194,7 +194,8 @@ async def _until_stopped(operator: _Operator) -> int:
     await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in tasks if task.done()]
     for task in failed:
-        log.error("a part of the operator ended", part=task.get_name(), error=str(task.exception()))
+        why = "cancelled" if task.cancelled() else str(task.exception())
+        log.error("a part of the operator ended", part=task.get_name(), error=why)
     for task in tasks:  # the controller first: its last Events are then sent
         task.cancel()
         await asyncio.wait([task])

@@ -131,7 +131,7 @@ class Controller:
             listed: Returns when the store holds everything that exists: half a view looks like a shortage.
         """
         await listed()
-        first = asyncio.create_task(self._measure(), name="first measurement")
+        first = asyncio.create_task(self._safely(self._measure), name="first measurement")
         await asyncio.wait([first], timeout=FIRST_MEASUREMENT_SECONDS)
         self._observer.synced()
         timers = [
@@ -146,7 +146,7 @@ class Controller:
                 while self.tick() == MOST_PER_TICK:  # noqa: ASYNC110 - a turn for others, not a wait
                     await asyncio.sleep(0)
         finally:
-            for timer in timers:
+            for timer in (first, *timers):
                 timer.cancel()
             if self._acting:
                 await asyncio.wait(self._acting, timeout=10.0)
@@ -243,10 +243,13 @@ class Controller:
         while True:
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
             started = time.monotonic()
-            try:
-                await do()
-            except Exception:
-                log.exception("a timer's work failed", work=do.__name__)
+            await self._safely(do)
+
+    async def _safely(self, do: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await do()
+        except Exception:
+            log.exception("a timer's work failed", work=do.__name__)
 
     async def _measure(self) -> None:
         started = time.perf_counter()

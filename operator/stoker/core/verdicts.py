@@ -150,10 +150,10 @@ def _rolling(decided: Decided) -> Verdict:
     waited = decided.now - since if since is not None else 0.0
     left = _replicas(decided.steps.rolling)
     if finding is not None and waited >= STUCK_WITH_CAUSE_SECONDS:
-        message = f"the new revision does not come up, so {left} of the old one stays. {finding.message}"
+        message = f"the new revision does not come up, and the old one stays, with {left}. {finding.message}"
         return FALSE, Reason.ROLLOUT_STUCK, message
     if waited >= STUCK_SECONDS:
-        message = f"the new revision is not ready after {waited / 60:.0f} min, so {left} of the old one stays"
+        message = f"the new revision is not ready after {waited / 60:.0f} min, and the old one stays, with {left}"
         return FALSE, Reason.ROLLOUT_STUCK, message
     return TRUE, Reason.ROLLING_OUT, f"{left} of an older revision still to be replaced"
 
@@ -188,6 +188,8 @@ def _minimum(decided: Decided) -> int:
 
 def _fixed_minimum(decided: Decided) -> int:
     """Of a fixed number all must serve; while it grows, as many as before, until they could have started."""
+    if decided.previous is not None and 0 < decided.previous < decided.desired:
+        return decided.previous
     published = decided.deployment.status.scaling
     last = published.last_decision if published is not None else None
     if last is None or last.to != decided.desired or not 0 < last.from_ < last.to:
