@@ -153,7 +153,9 @@ def _rolling(decided: Decided) -> Verdict:
         message = f"the new revision does not come up, and the old one stays, with {left}. {finding.message}"
         return FALSE, Reason.ROLLOUT_STUCK, message
     if waited >= STUCK_SECONDS:
-        message = f"the new revision is not ready after {waited / 60:.0f} min, and the old one stays, with {left}"
+        message = (
+            f"the new revision is not ready after {waited / 60:.0f} min, and the old one stays, with {left}"
+        )
         return FALSE, Reason.ROLLOUT_STUCK, message
     return TRUE, Reason.ROLLING_OUT, f"{left} of an older revision still to be replaced"
 
