@@ -34,6 +34,7 @@ from testbed.operator_process import OperatorError
 from testbed.plane import Plane
 from testbed.prometheus import PrometheusError
 
+FAILURES = (PlaneError, BuildError, OperatorError, PrometheusError)
 GPUS_PER_NODE = 128
 """Far more than a real node's: the operator watches no nodes, and the scheduler is not what is measured."""
 LINE_SECONDS = 15.0
@@ -65,7 +66,7 @@ def main(
             entry = results.entry(size, size * fleet.REPLICAS, runs)
             results.save(entry, output)
             console.print(_table(entry))
-    except (PlaneError, BuildError, OperatorError, PrometheusError) as error:
+    except FAILURES as error:
         console.print(f"[red]bench: {error}[/]")
         sys.exit(1)
 
@@ -127,7 +128,14 @@ def _sayer(bar: Progress) -> Say:
 
 
 def _scaling(bench: Bench, bar: Progress, found: dict[str, Figures], samples: int) -> None:
-    """The phases in which the fleet follows Prometheus."""
+    """The phases in which the fleet follows Prometheus; what fails in one leaves the others' figures."""
+    try:
+        _measure_scaling(bench, bar, found, samples)
+    except FAILURES as error:
+        bar.console.print(f"[red]not measured: {error}[/]")
+
+
+def _measure_scaling(bench: Bench, bar: Progress, found: dict[str, Figures], samples: int) -> None:
     with phases.scaled(bench) as (exposition, prometheus):
         with phases.scaling_operator(bench, prometheus.url) as operator:
             _note(bar, found, "tick", phases.tick(bench, operator))
