@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -53,7 +54,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=10, help="How long quiet and tick look.")] = 60.0,
     samples: Annotated[int, typer.Option(min=0, help="Reactions to measure; 0 leaves them out.")] = 15,
     sow: Annotated[
-        bool, typer.Option("--seed", help="Make pods and Services in bulk instead of measuring create.")
+        bool, typer.Option("--seed", help="Copy a small fleet in etcd instead of measuring create.")
     ] = False,
     output: Annotated[Path, typer.Option(help="The JSON file to put the results into.")] = results.FILE,
 ) -> None:
@@ -85,13 +86,13 @@ def _run(plan: Measuring, which: str) -> dict[str, Figures]:
     size = plan.size
     with (
         _progress(f"{size} ModelDeployments, run {which}") as bar,
-        _furnished(size, bar) as (plane, kubeconfig),
+        _furnished(size, seed.ORIGINALS if plan.sow else size, bar) as (plane, kubeconfig),
     ):
         bench = Bench(plane, kubeconfig, size, plan.seconds, _sayer(bar))
         found: dict[str, Figures] = {}
         with Kubelets(plane, fleet.MANAGED):
             if plan.sow:
-                _sow(bench, bar)
+                _sow(bench, plane)
             else:
                 _note(bar, found, "create", phases.create(bench))
             started = time.monotonic()
@@ -103,14 +104,16 @@ def _run(plan: Measuring, which: str) -> dict[str, Figures]:
         return found
 
 
-def _sow(bench: Bench, bar: Progress) -> None:
-    """Make pods and Services, and let the operator write the statuses."""
-    with bench.plane.client() as client:
-        nodes = [node["metadata"]["name"] for node in client.get("/api/v1/nodes").json()["items"]]
-    made = bar.add_task("pods, Services", total=bench.size * (fleet.REPLICAS + 1), what="")
-    bulk.send_all(bench.plane, seed.pods_and_services(bench.plane, nodes), lambda: bar.advance(made))
-    bar.remove_task(made)
-    phases.create(bench)
+def _sow(bench: Bench, plane: Plane) -> None:
+    """Let the operator make a few, copy those, and wait until it has taken the copies for its own."""
+    phases.create(replace(bench, size=seed.ORIGINALS))
+    bench.say("copying")
+    etcd = f"http://127.0.0.1:{plane._layout.etcd_port}"  # noqa: SLF001 - nobody else goes behind the API server
+    seed.put(etcd, seed.copies(plane, bench.size))
+    started = time.monotonic()
+    with bench.operator() as operator:
+        phases.restart(bench, operator, started)
+        phases.settle(bench, operator)
 
 
 def _sayer(bar: Progress) -> Say:
@@ -146,8 +149,8 @@ def _measure_scaling(bench: Bench, bar: Progress, found: dict[str, Figures], sam
 
 
 @contextmanager
-def _furnished(size: int, bar: Progress) -> Iterator[tuple[Plane, Path]]:
-    """A fresh plane with nodes, CRD, namespaces, the operator's account, and the fleet's objects."""
+def _furnished(size: int, made: int, bar: Progress) -> Iterator[tuple[Plane, Path]]:
+    """A fresh plane with nodes for `size` and `made` ModelDeployments, and all that the operator needs."""
     bar.update(bar.task_ids[0], what="starting the control plane")
     with Plane.start(options=PlaneOptions.large()) as plane:
         try:
@@ -158,8 +161,8 @@ def _furnished(size: int, bar: Progress) -> Iterator[tuple[Plane, Path]]:
             for namespace in (system, *fleet.namespaces()):
                 plane.kubectl("create", "namespace", namespace)
             kubeconfig = grant(plane, system)
-            created = bar.add_task("objects", total=size, what="")
-            bulk.send_all(plane, fleet.creations(size), lambda: bar.advance(created))
+            created = bar.add_task("objects", total=made, what="")
+            bulk.send_all(plane, fleet.creations(made), lambda: bar.advance(created))
             bar.remove_task(created)
             yield plane, kubeconfig
         except BaseException:
