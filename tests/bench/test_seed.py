@@ -82,7 +82,7 @@ def test_nothing_is_left_to_do_for_a_copy(originals):
     kinds = {"stoker.dev": "ModelDeployment", "services": "Service", "pods": "Pod"}
     copies = [(kinds[key.split("/")[2]], obj) for key, obj in seed.copies(None, SIZE)]
     plans = decide(copies)
-    assert {k for k in plans} == set(fleet.keys(SIZE)[seed.ORIGINALS :])
+    assert set(plans) == set(fleet.keys(SIZE)[seed.ORIGINALS :])
     for plan in plans.values():
         assert (plan.actions, plan.status, plan.events) == ((), None, ())
 
