@@ -69,6 +69,8 @@ class Steps:
     """During a rollout: since when its newest replica has not come up."""
     made_room: bool = False
     """Whether an old replica now makes room for the rollout."""
+    room_awaited: bool = False
+    """Whether a replica of the revision still waits for a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
         rolling=len(replicas.old) + sum(p.revision != context.revision for p in replicas.draining),
         stuck_since=_stuck_since(replicas),
         made_room=any(_makes_room(a) for a in balance),
+        room_awaited=any(not p.node for p in replicas.current),
     )
 
 

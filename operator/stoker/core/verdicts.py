@@ -149,13 +149,12 @@ def _rolling(decided: Decided) -> Verdict:
     since, finding = decided.steps.stuck_since, _finding(decided)
     waited = decided.now - since if since is not None else 0.0
     left = _replicas(decided.steps.rolling)
+    stay = f"{left} of the old one {'stays' if decided.steps.rolling == 1 else 'stay'}"
     if finding is not None and waited >= STUCK_WITH_CAUSE_SECONDS:
-        message = f"the new revision does not come up, and the old one stays, with {left}. {finding.message}"
+        message = f"the new revision does not come up; {stay}. {finding.message}"
         return FALSE, Reason.ROLLOUT_STUCK, message
     if waited >= STUCK_SECONDS:
-        message = (
-            f"the new revision is not ready after {waited / 60:.0f} min, and the old one stays, with {left}"
-        )
+        message = f"the new revision is not ready after {waited / 60:.0f} min; {stay}"
         return FALSE, Reason.ROLLOUT_STUCK, message
     return TRUE, Reason.ROLLING_OUT, f"{left} of an older revision still to be replaced"
 
