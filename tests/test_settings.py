@@ -1,3 +1,5 @@
+"""Settings: what each variable accepts, and what is said of a bad one."""
+
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
@@ -12,57 +14,60 @@ def test_an_empty_environment_gives_the_defaults():
     assert load({"STOKER_WORKERS": "", "STOKER_LOG_LEVEL": "  ", "PATH": "/bin"}) == Settings()
 
 
+EVERYTHING = {
+    "STOKER_PROMETHEUS_URL": "https://mimir.example/prometheus/",
+    "STOKER_PROMETHEUS_TIMEOUT_SECONDS": "2.5",
+    "STOKER_PROMETHEUS_BEARER_TOKEN_FILE": "/run/token",
+    "STOKER_PROMETHEUS_CA_FILE": "/run/ca.pem",
+    "STOKER_PROMETHEUS_INSECURE_SKIP_VERIFY": "True",
+    "STOKER_PROMETHEUS_HEADERS": "X-Scope-OrgID=team-a, X-Note=a%2Cb%3D",
+    "STOKER_NAMESPACES": "ml, chat,ml,",
+    "STOKER_SCALING_INTERVAL_SECONDS": "1",
+    "STOKER_STALE_AFTER_SECONDS": "90",
+    "STOKER_RESYNC_SECONDS": "60",
+    "STOKER_WORKERS": "4",
+    "STOKER_KUBE_QPS": "0",
+    "STOKER_KUBE_BURST": "10",
+    "STOKER_KUBE_CONCURRENCY": "8",
+    "STOKER_KUBE_TIMEOUT_SECONDS": "5",
+    "STOKER_KUBECONFIG": "/home/me/config",
+    "STOKER_KUBE_CONTEXT": "prod",
+    "STOKER_LISTEN_ADDRESS": "127.0.0.1",
+    "STOKER_LISTEN_PORT": "0",
+    "STOKER_LOG_FORMAT": "console",
+    "STOKER_LOG_LEVEL": "DEBUG",
+}
+EVERYTHING_READ = Settings(
+    prometheus_url="https://mimir.example/prometheus",
+    prometheus_timeout_seconds=2.5,
+    prometheus_bearer_token_file=Path("/run/token"),
+    prometheus_ca_file=Path("/run/ca.pem"),
+    prometheus_insecure_skip_verify=True,
+    prometheus_headers={"X-Scope-OrgID": "team-a", "X-Note": "a,b="},
+    namespaces=("ml", "chat"),
+    scaling_interval_seconds=1.0,
+    stale_after_seconds=90.0,
+    resync_seconds=60.0,
+    workers=4,
+    kube_qps=0.0,
+    kube_burst=10,
+    kube_concurrency=8,
+    kube_timeout_seconds=5.0,
+    kubeconfig=Path("/home/me/config"),
+    kube_context="prod",
+    listen_address="127.0.0.1",
+    listen_port=0,
+    log_format="console",
+    log_level="debug",
+)
+BASIC = {"STOKER_PROMETHEUS_USERNAME": "me", "STOKER_PROMETHEUS_PASSWORD_FILE": "/run/password"}
+"""Beside a bearer token it would be a contradiction."""
+
+
 def test_every_setting_can_be_set():
-    environ = {
-        "STOKER_PROMETHEUS_URL": "https://mimir.example/prometheus/",
-        "STOKER_PROMETHEUS_TIMEOUT_SECONDS": "2.5",
-        "STOKER_PROMETHEUS_BEARER_TOKEN_FILE": "/run/token",
-        "STOKER_PROMETHEUS_CA_FILE": "/run/ca.pem",
-        "STOKER_PROMETHEUS_INSECURE_SKIP_VERIFY": "True",
-        "STOKER_PROMETHEUS_HEADERS": "X-Scope-OrgID=team-a, X-Note=a%2Cb%3D",
-        "STOKER_NAMESPACES": "ml, chat,ml,",
-        "STOKER_SCALING_INTERVAL_SECONDS": "1",
-        "STOKER_STALE_AFTER_SECONDS": "90",
-        "STOKER_RESYNC_SECONDS": "60",
-        "STOKER_WORKERS": "4",
-        "STOKER_KUBE_QPS": "0",
-        "STOKER_KUBE_BURST": "10",
-        "STOKER_KUBE_CONCURRENCY": "8",
-        "STOKER_KUBE_TIMEOUT_SECONDS": "5",
-        "STOKER_KUBECONFIG": "/home/me/config",
-        "STOKER_KUBE_CONTEXT": "prod",
-        "STOKER_LISTEN_ADDRESS": "127.0.0.1",
-        "STOKER_LISTEN_PORT": "0",
-        "STOKER_LOG_FORMAT": "console",
-        "STOKER_LOG_LEVEL": "DEBUG",
-    }
-    expected = Settings(
-        prometheus_url="https://mimir.example/prometheus",
-        prometheus_timeout_seconds=2.5,
-        prometheus_bearer_token_file=Path("/run/token"),
-        prometheus_ca_file=Path("/run/ca.pem"),
-        prometheus_insecure_skip_verify=True,
-        prometheus_headers={"X-Scope-OrgID": "team-a", "X-Note": "a,b="},
-        namespaces=("ml", "chat"),
-        scaling_interval_seconds=1.0,
-        stale_after_seconds=90.0,
-        resync_seconds=60.0,
-        workers=4,
-        kube_qps=0.0,
-        kube_burst=10,
-        kube_concurrency=8,
-        kube_timeout_seconds=5.0,
-        kubeconfig=Path("/home/me/config"),
-        kube_context="prod",
-        listen_address="127.0.0.1",
-        listen_port=0,
-        log_format="console",
-        log_level="debug",
-    )
-    assert load(environ) == expected
-    basic = {"STOKER_PROMETHEUS_USERNAME": "me", "STOKER_PROMETHEUS_PASSWORD_FILE": "/run/password"}
-    assert load(basic) == Settings(prometheus_username="me", prometheus_password_file=Path("/run/password"))
-    assert {settings.variable(f) for f in fields(Settings)} == {*environ, *basic}
+    assert load(EVERYTHING) == EVERYTHING_READ
+    assert load(BASIC) == Settings(prometheus_username="me", prometheus_password_file=Path("/run/password"))
+    assert {settings.variable(f) for f in fields(Settings)} == {*EVERYTHING, *BASIC}
 
 
 def test_kubeconfig_counts_when_ours_is_not_set():

@@ -9,7 +9,7 @@ Rules of this module:
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -87,18 +87,21 @@ def send_all(plane: Access, requests: Iterable[Request], done: Callable[[], None
 def names(plane: Access, path: str, labels: str = "") -> list[tuple[str, str, str]]:
     """Return (namespace, name, resourceVersion) of every object of a collection, in order."""
     accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-    found, token = [], ""
+    found = (item["metadata"] for item in objects(plane, path, labels, accept))
+    return sorted((each["namespace"], each["name"], each["resourceVersion"]) for each in found)
+
+
+def objects(plane: Access, path: str, labels: str = "", accept: str = "application/json") -> Iterator[Object]:
+    """Yield every object of a collection, a page at a time."""
+    token = ""
     with plane.client() as client:
         while True:
             query = {"limit": str(PAGE), "labelSelector": labels, "continue": token}
-            answer = client.get(path, params=query, headers={"Accept": accept})
-            page = answer.raise_for_status().json()
-            for item in page["items"]:
-                metadata = item["metadata"]
-                found.append((metadata["namespace"], metadata["name"], metadata["resourceVersion"]))
+            page = client.get(path, params=query, headers={"Accept": accept}).raise_for_status().json()
+            yield from page["items"]
             token = page["metadata"].get("continue", "")
             if not token:
-                return sorted(found)
+                return
 
 
 async def watch(

@@ -20,7 +20,7 @@ from testbed.prometheus import Prometheus
 
 Say = Callable[[str], None]
 
-SECONDS_PER_MODEL = 0.25
+SECONDS_PER_MODEL = 1.0
 """Patience: many times what a ModelDeployment takes, on a busy machine too."""
 LEAST_PATIENCE = 120.0
 SETTLED_SECONDS = 10.0

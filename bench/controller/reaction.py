@@ -8,6 +8,7 @@ the new pod.
 
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import httpx
@@ -44,22 +45,24 @@ class Births(Background):
 
     Args:
         plane: whose pods.
+        known: (namespace, name) of those that exist already.
     """
 
-    def __init__(self, plane: Access) -> None:
+    def __init__(self, plane: Access, known: Iterable[PodName]) -> None:
         super().__init__()
         self._plane = plane
+        self._known = set(known)
         self.first: dict[str, float] = {}
-        """By ModelDeployment: when a pod of it was first announced since `forget`."""
+        """By ModelDeployment: when a new pod of it was first announced since `forget`."""
 
     async def work(self) -> None:
         """See `Background`."""
-        known: set[str] = set()
         async with bulk.session(self._plane) as client:
             async for change in bulk.watch(client, "/api/v1/pods", labels=fleet.MANAGED):
                 metadata = change.obj["metadata"]
-                if metadata["uid"] not in known:
-                    known.add(metadata["uid"])
+                name = (metadata["namespace"], metadata["name"])
+                if name not in self._known:
+                    self._known.add(name)
                     owner = metadata["labels"]["stoker.dev/model-deployment"]
                     self.first.setdefault(owner, time.monotonic())
 
@@ -78,8 +81,8 @@ def measure(bench: Bench, exposition: Exposition, relay: Relay, prometheus_url: 
     first_pods = {_owner(name): (namespace, name) for namespace, name, _ in reversed(pods)}
     chosen = random.Random(bench.size).sample(sorted(first_pods), samples)
     reactions = []
-    with Births(bench.plane) as births, httpx.Client(base_url=prometheus_url, timeout=10) as client:
-        time.sleep(INTERVAL_SECONDS)  # the pods that exist are announced first
+    known = [(namespace, name) for namespace, name, _ in pods]
+    with Births(bench.plane, known) as births, httpx.Client(base_url=prometheus_url, timeout=10) as client:
         for number, owner in enumerate(chosen):
             bench.say(f"reaction: sample {number + 1} of {samples}")
             time.sleep(random.uniform(0, INTERVAL_SECONDS))

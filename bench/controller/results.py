@@ -144,7 +144,7 @@ def provenance() -> Figures:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "command": shlex.join(["python", "-m", "bench.controller", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "bench.controller", *_arguments(sys.argv[1:])]),
         "machine": {
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
@@ -154,6 +154,15 @@ def provenance() -> Figures:
         },
         "versions": {name: version(name) for name in _PACKAGES},
     }
+
+
+def _arguments(given: Sequence[str]) -> list[str]:
+    """The command line without the place of the results, which is this machine's own business."""
+    kept = list(given)
+    if "--output" in kept:
+        place = kept.index("--output")
+        del kept[place : place + 2]
+    return kept
 
 
 def _commit() -> str:

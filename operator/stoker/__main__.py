@@ -44,6 +44,8 @@ def run() -> None:
         settings = settings_module.load(os.environ)
     except settings_module.SettingsError as error:
         typer.echo(f"The settings cannot be used:\n{error}", err=True)
+        for name, meant in settings_module.unknown(os.environ).items():
+            typer.echo(f"{name} is no setting" + (f": did you mean {meant}?" if meant else ""), err=True)
         raise typer.Exit(2) from error
     sys.exit(asyncio.run(runtime.run(settings, settings_module.unknown(os.environ))))
 

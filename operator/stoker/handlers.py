@@ -2,8 +2,10 @@
 
 Rules of this module:
 
-* Only ``on.event`` handlers: they write nothing to any object, they need no finalizer, and they see every
-  object once at the start. Each hands the event on and returns; an exception in one would be lost.
+* Only ``on.event`` handlers: they write nothing to any object, and they need no finalizer. Each hands the
+  event on and returns; an exception in one would be lost.
+* A list's pages are taken in whole, as they arrive; kopf goes on from an empty page. As events of kopf's,
+  60,000 objects cost a task and 0.4 ms of CPU each before the first decision. It also shows when a list ends.
 * kopf runs in a thread of its own with its own event loop. Its work on a big listing never stalls the
   loop that decides, and its habit of cancelling every task of its loop when it ends harms nobody.
 * kopf does not give up: a list is retried for as long as the API server is away. When it ends nevertheless,
@@ -23,6 +25,7 @@ from typing import Any
 import aiohttp
 import kopf
 import structlog
+from yarl import URL
 
 from stoker.api import meta
 from stoker.clients import credentials, user_agent
@@ -42,8 +45,8 @@ STOP_SECONDS = 5.0
 MAX_CONNECTIONS = 256
 """A watch occupies a connection: one per kind and namespace, and some for lists."""
 
-EVENTS_PER_TURN = 200
-"""Events delivered before the loop turns to something else: a listing of a whole fleet must not stall it."""
+EVENTS_PER_TURN = 100
+"""Objects delivered before the loop turns to something else: a listing of a whole fleet must not stall it."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +79,10 @@ class Watcher:
         self._arrived: deque[tuple[str, str | None, Mapping[str, Any]]] = deque()
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._unlisted = len(WATCHED) * max(1, len(namespaces))
+        self._lists: set[str] = set()
+        self.listed = asyncio.Event()
+        """Set when everything that existed at the start has been delivered."""
 
     async def run(self) -> None:
         """Watch until cancelled.
@@ -141,21 +148,64 @@ class Watcher:
         for _ in range(EVENTS_PER_TURN):
             if not self._arrived:
                 return
-            kind, event, obj = self._arrived[0]
-            try:
-                self._deliver(kind, event, obj)
-            except Exception:
-                log.exception("an event was lost to an error; the next sweep looks again", kind=kind)
+            self._deliver_safely(*self._arrived[0])
             self._arrived.popleft()
         if self._loop is not None:
             self._loop.call_soon(self._drain)
+
+    def _deliver_safely(self, kind: str, event: str | None, obj: Mapping[str, Any]) -> None:
+        try:
+            self._deliver(kind, event, obj)
+        except Exception:
+            log.exception("an event was lost to an error; the next sweep looks again", kind=kind)
+
+    # --- Lists -----------------------------------------------------------------------------------
+
+    async def _take_in(self, url: URL, answer: Any) -> Any:
+        """Have a list's page delivered, and give kopf an empty one; runs in kopf's thread.
+
+        It returns when the page has been delivered: a fleet's JSON must not pile up between the threads.
+        """
+        kind = _KINDS.get(url.name)
+        if kind is None or self._loop is None or not isinstance(answer, dict) or "items" not in answer:
+            return answer
+        delivered = asyncio.run_coroutine_threadsafe(self._deliver_page(kind, url.path, answer), self._loop)
+        await asyncio.wrap_future(delivered)
+        return {**answer, "items": []}
+
+    async def _deliver_page(self, kind: str, path: str, page: Mapping[str, Any]) -> None:
+        for number, obj in enumerate(page["items"], start=1):
+            # The API server leaves both out within a list.
+            self._deliver_safely(kind, None, {**obj, "apiVersion": page["apiVersion"], "kind": kind})
+            if number % EVENTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        if not page["metadata"].get("continue"):
+            self._lists.add(path)
+        if len(self._lists) >= self._unlisted:
+            self.listed.set()
+
+    def _response(self) -> type[aiohttp.ClientResponse]:
+        take_in = self._take_in
+
+        class Response(aiohttp.ClientResponse):
+            async def json(self, **options: Any) -> Any:
+                return await take_in(self.url, await super().json(**options))
+
+        return Response
+
+    # --- The connection --------------------------------------------------------------------------
 
     async def _login(self) -> kopf.AiohttpSession:
         """A session of kopf's making, but bounded, and watched: kopf itself tells nothing of its watches."""
         info = await self._connection()
         connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=info.as_ssl_context())
         headers = {**info.as_http_headers(), "User-Agent": user_agent()}
-        session = aiohttp.ClientSession(connector=connector, headers=headers, trace_configs=[self._traced()])
+        session = aiohttp.ClientSession(
+            connector=connector,
+            headers=headers,
+            trace_configs=[self._traced()],
+            response_class=self._response(),
+        )
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
     def _traced(self) -> aiohttp.TraceConfig:

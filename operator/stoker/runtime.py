@@ -13,8 +13,8 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,10 @@ from stoker.telemetry.server import Server
 log = structlog.get_logger(__name__)
 
 
+class UnusableAddressError(Exception):
+    """The address for metrics and health cannot be listened on."""
+
+
 async def run(settings: Settings, unknown: Mapping[str, str | None]) -> int:
     """Run the operator until a signal or a failure ends it.
 
@@ -61,7 +65,7 @@ async def run(settings: Settings, unknown: Mapping[str, str | None]) -> int:
         async with AsyncExitStack() as stack:
             operator = await _assemble(stack, settings)
             return await _until_stopped(operator)
-    except ClientError as error:
+    except (ClientError, UnusableAddressError) as error:
         log.error("cannot start", error=str(error))  # noqa: TRY400 - the message says it all
         return 1
 
@@ -104,9 +108,7 @@ async def _assemble(stack: AsyncExitStack, settings: Settings) -> _Operator:
         workers=settings.workers,
     )
     metrics.fleet(lambda: _fleet(store))
-    await stack.enter_async_context(
-        Server(metrics.registry, health, settings.listen_address, settings.listen_port)
-    )
+    await stack.enter_async_context(_server(settings, metrics, health))
     watcher = Watcher(
         _deliver(store, controller),
         lambda kind: health.watch_seen(kind, time.monotonic()),
@@ -115,6 +117,26 @@ async def _assemble(stack: AsyncExitStack, settings: Settings) -> _Operator:
         namespaces=settings.namespaces,
     )
     return _Operator(controller, watcher, recorder, health, metrics)
+
+
+@asynccontextmanager
+async def _server(settings: Settings, metrics: Metrics, health: HealthState) -> AsyncIterator[None]:
+    """Serve metrics and health.
+
+    Raises:
+        UnusableAddressError: The address cannot be listened on.
+    """
+    server = Server(metrics.registry, health, settings.listen_address, settings.listen_port)
+    try:
+        await server.__aenter__()
+    except OSError as error:
+        where = f"{settings.listen_address}:{settings.listen_port}"
+        message = f"cannot listen on {where} ({error}): set STOKER_LISTEN_ADDRESS and STOKER_LISTEN_PORT"
+        raise UnusableAddressError(message) from error
+    try:
+        yield
+    finally:
+        await server.__aexit__(None, None, None)
 
 
 def _prometheus(settings: Settings, metrics: Metrics) -> Prometheus:
@@ -163,7 +185,7 @@ async def _until_stopped(operator: _Operator) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     tasks = [
-        asyncio.create_task(operator.controller.run(), name="controller"),
+        asyncio.create_task(operator.controller.run(operator.watcher.listed.wait), name="controller"),
         asyncio.create_task(operator.recorder.run(), name="events"),
         asyncio.create_task(operator.watcher.run(), name="watches"),
         asyncio.create_task(beat(_heartbeat(operator)), name="heartbeat"),
@@ -172,7 +194,8 @@ async def _until_stopped(operator: _Operator) -> int:
     await asyncio.wait([*tasks, stopped], return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in tasks if task.done()]
     for task in failed:
-        log.error("a part of the operator ended", part=task.get_name(), error=str(task.exception()))
+        why = "cancelled" if task.cancelled() else str(task.exception())
+        log.error("a part of the operator ended", part=task.get_name(), error=why)
     for task in tasks:  # the controller first: its last Events are then sent
         task.cancel()
         await asyncio.wait([task])

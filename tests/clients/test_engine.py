@@ -1,3 +1,5 @@
+"""Engines' own gauges: what counts as requests in flight, and that a fault is never zero."""
+
 import asyncio
 import gzip
 from pathlib import Path

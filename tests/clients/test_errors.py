@@ -1,3 +1,5 @@
+"""What the API server's refusals mean, by status and by text."""
+
 import pytest
 
 from stoker.clients.errors import (

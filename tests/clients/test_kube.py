@@ -1,3 +1,5 @@
+"""The Kubernetes client over the wire: what is sent, what each fault becomes, and its limits."""
+
 import asyncio
 import json
 from types import SimpleNamespace

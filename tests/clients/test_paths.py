@@ -1,3 +1,5 @@
+"""Resource paths of the API server."""
+
 import pytest
 
 from stoker.clients import paths

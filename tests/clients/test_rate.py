@@ -1,3 +1,5 @@
+"""The rate limit: a burst at once, then one request after another, nobody forgotten."""
+
 import asyncio
 
 import pytest

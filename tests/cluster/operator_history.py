@@ -12,7 +12,7 @@ from testbed.access import Access
 Json = dict[str, Any]
 Pods = dict[str, Json]
 
-_WATCH_SECONDS = 1
+_WATCH_SECONDS = 3
 
 
 class History:
@@ -30,13 +30,13 @@ class History:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._start: Pods = {}
+        self._known: dict[str, str] = {}
         self._version = ""
         self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
-        answer = self._client.get(self._path).raise_for_status().json()
-        self._start = {pod["metadata"]["uid"]: pod for pod in answer["items"]}
-        self._version = answer["metadata"]["resourceVersion"]
+        self._version, self._start = self._list()
+        self._known = _versions(self._start)
         self._thread.start()
         return self
 
@@ -66,22 +66,40 @@ class History:
     def _watch(self) -> None:
         try:
             while not self._stop.is_set():
+                before = len(self._changes)
                 self._follow()
+                if len(self._changes) == before:
+                    self._catch_up()
         except (httpx.HTTPError, RuntimeError) as error:
             self._failure = error
 
+    def _list(self) -> tuple[str, Pods]:
+        answer = self._client.get(self._path).raise_for_status().json()
+        return answer["metadata"]["resourceVersion"], {pod["metadata"]["uid"]: pod for pod in answer["items"]}
+
+    def _catch_up(self) -> None:
+        """Watch on from now, if nothing has changed: the API server forgets old versions within minutes."""
+        version, pods = self._list()
+        if _versions(pods) == self._known:
+            self._version = version
+
     def _follow(self) -> None:
-        query = {
-            "watch": "1",
-            "resourceVersion": self._version,
-            "timeoutSeconds": str(_WATCH_SECONDS),
-            "allowWatchBookmarks": "true",
-        }
+        query = {"watch": "1", "resourceVersion": self._version, "timeoutSeconds": str(_WATCH_SECONDS)}
         with self._client.stream("GET", self._path, params=query) as lines:
             for text in lines.iter_lines():
                 event = json.loads(text)
                 if event["type"] == "ERROR":
                     raise RuntimeError(f"the watch has a gap: {event['object']}")
-                self._version = event["object"]["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK":
-                    self._changes.append((event["type"], event["object"]))
+                self._note(event["type"], event["object"])
+
+    def _note(self, event: str, pod: Json) -> None:
+        self._changes.append((event, pod))
+        uid, self._version = pod["metadata"]["uid"], pod["metadata"]["resourceVersion"]
+        if event == "DELETED":
+            self._known.pop(uid, None)
+        else:
+            self._known[uid] = self._version
+
+
+def _versions(pods: Pods) -> dict[str, str]:
+    return {uid: pod["metadata"]["resourceVersion"] for uid, pod in pods.items()}

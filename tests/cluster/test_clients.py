@@ -1,4 +1,4 @@
-"""The clients against a real API server and a real Prometheus: what no fake can promise."""
+"""The Kubernetes client against a real API server: what no fake can promise."""
 
 import asyncio
 import time
@@ -10,13 +10,10 @@ import pytest
 
 from stoker.clients.errors import AlreadyExists, Conflict, Forbidden, NotFound, Rejected, Replaced
 from stoker.clients.kube import Kube
-from stoker.clients.prometheus import Prometheus
 from stoker.core.plan import Event
 from stoker.core.readings import Key
-from stoker.core.signals import Failed, Samples
 from stoker.telemetry.events import Recorder
 from testbed.access import Access
-from testbed.prometheus import Prometheus as PrometheusServer
 
 CR = ("stoker.dev/v1alpha1", "ModelDeployment")
 MANAGER = "test-client"
@@ -366,38 +363,3 @@ async def test_an_event_that_expired_starts_anew(said, kube, namespace):
         await said.flush()
     (event,) = [e async for e in kube.list("events.k8s.io/v1", "Event", namespace)]
     assert event["metadata"]["uid"] != metadata["uid"]
-
-
-# --- Prometheus ----------------------------------------------------------------------------------
-
-
-async def test_a_real_prometheus_answers_by_name(prometheus: PrometheusServer):
-    async with Prometheus(prometheus.url) as client:
-        answers = await client.query_all(
-            {
-                "number": "vector(1.5)",
-                "nothing": "absent_metric",
-                "nan": "vector(0) / 0",
-                "many": 'label_replace(vector(1), "pod", "a", "", "") or vector(2)',
-                "wrong": "sum(",
-                "scalar": "1",
-                "long": " or ".join(["vector(1)"] * 2000),
-            }
-        )
-    assert answers["number"].samples[0].value == 1.5
-    assert answers["nothing"] == Samples(())
-    assert answers["nan"].samples[0].value != answers["nan"].samples[0].value
-    assert sorted((dict(s.labels), s.value) for s in answers["many"].samples if s.labels) == [
-        ({"pod": "a"}, 1)
-    ]
-    assert isinstance(answers["wrong"], Failed)
-    assert not answers["wrong"].unreachable
-    assert "bad_data" in answers["wrong"].why
-    assert isinstance(answers["scalar"], Failed)
-    assert isinstance(answers["long"], Samples)
-
-
-async def test_a_prometheus_that_is_asked_for_another_time(prometheus: PrometheusServer):
-    async with Prometheus(prometheus.url) as client:
-        answer = (await client.query_all({"time": "vector(time())"}, at=1_700_000_000.25))["time"]
-    assert [(s.value, s.at) for s in answer.samples] == [(1_700_000_000.25, 1_700_000_000.25)]

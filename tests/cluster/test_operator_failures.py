@@ -154,7 +154,9 @@ def test_where_no_node_fits_one_pod_waits_and_no_more_are_made(
 
 def test_a_label_that_no_node_has_is_named(lab: Lab):
     lab.start()
-    lab.apply(manifest(replicas=1, accelerators=[{"nodeSelector": {"no-such": "label"}}]))
+    anywhere = [{"operator": "Exists"}]  # other tests' tainted nodes must not be the reason
+    accelerator = {"nodeSelector": {"no-such": "label"}, "tolerations": anywhere}
+    lab.apply(manifest(replicas=1, accelerators=[accelerator]))
     lab.until_verdict("CapacityGranted", "False/NoSuchNode")
     lab.until_verdict("Ready", "False/NoSuchNode")
     lab.apply(manifest(replicas=1))

@@ -95,6 +95,7 @@ def loaded_fleet(lab: Lab, load: HeldRequests, url: str, **more: object) -> list
     load.spread(pods, 40)
     lab.patch("modeldeployments/llm", {"spec": {"replicas": None, "scaling": scaling(1, 8, **more)}})
     lab.until_verdict("ScalingActive", "True/MetricsFresh")
+    assert not lab.events("PrometheusUnreachable"), "that nobody had asked it yet is no failure"
     return pods
 
 

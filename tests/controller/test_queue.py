@@ -130,3 +130,50 @@ async def test_waiting_ends_when_a_processed_dirty_key_is_done(queue):
     queue.done("a")
 
     await asyncio.wait_for(waiting, 5)
+
+
+def test_of_many_those_go_first_that_wait_longest(queue):
+    for key in "abc":
+        queue.add(key)
+    queue.add("a")
+
+    assert queue.take(2) == ["a", "b"]
+    assert queue.take(2) == ["c"]
+
+
+@pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("pause", [None, 60.0], ids=["nothing is due", "something is due later"])
+async def test_a_cancellation_that_meets_new_work_is_not_lost(queue, turns, pause):
+    """Else a SIGTERM that comes together with an event would never end the loop."""
+    if pause is not None:
+        queue.add_after("b", pause)
+
+    async def forever() -> None:
+        while True:
+            await queue.wait()
+            queue.take()
+
+    waiting = asyncio.create_task(forever())
+    await asyncio.sleep(0.001)
+    queue.add("a")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting], timeout=1)
+
+    assert waiting.done()
+
+
+def test_what_became_dirty_while_it_was_processed_waits_since_then(queue, clock):
+    queue.add("a")
+    queue.take()
+    clock.now = 1.0
+    queue.add("a")
+    clock.now = 2.0
+    queue.add("b")
+
+    assert (len(queue), queue.oldest()) == (2, 2.0)
+    queue.done("a")
+    assert (len(queue), queue.oldest()) == (2, 1.0)
+    queue.forget("a")
+    assert queue.take() == ["b"]

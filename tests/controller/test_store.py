@@ -80,7 +80,7 @@ def test_the_dead_are_forgotten_after_a_while(store, clock):
     clock.now = TOMBSTONE_SECONDS
     store.remove("p2")
 
-    assert store.seen("Pod") == {"p2"}
+    assert store._tombstones.keys() == {"p2"}
 
 
 def test_a_pod_without_stokers_label_is_nobodys(store):
@@ -133,3 +133,19 @@ def test_a_pod_whose_label_comes_back_is_known_again(store):
     assert store.put("Pod", pod(6)) is None
     assert store.put("Pod", pod(7)) == KEY
     assert len(store.pods(KEY)) == 1
+
+
+def test_those_that_drain_are_known_until_they_do_not_or_are_gone(store):
+    def draining(version, uid):
+        found = pod(version, uid=uid)
+        found["metadata"]["annotations"] = {"stoker.dev/drain-started-at": "2027-01-15T06:00:00Z"}
+        return found
+
+    store.put("Pod", pod(1, uid="p0"))
+    for uid in ("p1", "p2", "p3"):
+        store.put("Pod", draining(1, uid))
+    assert [(owner, p.uid) for owner, p in store.draining()] == [(KEY, "p1"), (KEY, "p2"), (KEY, "p3")]
+
+    store.put("Pod", pod(2, uid="p1"))
+    store.remove("p2")
+    assert [p.uid for _, p in store.draining()] == ["p3"]

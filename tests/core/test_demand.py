@@ -145,7 +145,10 @@ class TestAge:
     def test_latencies_of_long_ago_are_unknown(self):
         old = PodMetrics({}, ((1.0, 1.0), (math.inf, 1.0)))
 
-        assert isinstance(measured({pod(0): old}, at=NOW - 61).first_token, Missing)
+        found = measured({pod(0): old}, at=NOW - 61).first_token
+
+        assert (found.p95, found.covered, found.expected) == (None, 0, 1)
+        assert "asked last 61 s ago" in found.why
 
 
 class TestFailure:
@@ -199,5 +202,20 @@ class TestQuantile:
 
         found = measured({pod(0): fast, pod(1): slow}).first_token
 
-        assert isinstance(found, Fresh)
-        assert found.value == pytest.approx(5.5)
+        assert found.p95 == pytest.approx(5.5)
+        assert (found.covered, found.expected, found.why) == (2, 2, "")
+
+    def test_a_replica_without_a_histogram_is_named(self):
+        fast = PodMetrics({}, ((1.0, 90.0), (10.0, 90.0), (math.inf, 90.0)))
+
+        found = measured({pod(0): fast, pod(1): PodMetrics({})}).first_token
+
+        assert (found.p95, found.covered, found.expected) == (pytest.approx(0.95), 1, 2)
+        assert pod(1).key.name in found.why
+
+    def test_a_failed_query_is_told_apart_from_no_requests(self):
+        nothing = PodMetrics({}, ((1.0, 0.0), (math.inf, 0.0)))
+
+        assert measured({pod(0): nothing}).first_token.why == ""
+        failed = Metrics(at=NOW, pods={pod(0).key: PodMetrics({})}, first_token_failure="time-out")
+        assert measure(failed, [pod(0)], NOW, WINDOW).first_token.why == "Prometheus: time-out"

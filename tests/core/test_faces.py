@@ -221,7 +221,16 @@ class TestFirstToken:
             self.guard({pod(0): self.SLOW, pod(1, ready_since=NOW - 59): self.FAST}, current=2).replicas == 2
         )
 
-    def test_unknown_latencies_ask_for_nothing_and_hold_nothing(self):
+    def test_unknown_latencies_add_nothing_hold_nothing_up_and_remove_nothing(self):
         found = self.guard({pod(0): load(), pod(1): load()})
 
-        assert (found.replicas, found.complete, found.blind) == (0, True, False)
+        assert (found.replicas, found.complete, found.blind) == (0, False, False)
+        assert (found.freshness, found.covered, found.expected) == (Freshness.MISSING, 0, 2)
+
+    def test_without_requests_the_objective_is_met(self):
+        idle = PodMetrics(load().readings, ((1.0, 0.0), (math.inf, 0.0)))
+
+        found = self.guard({pod(0): idle, pod(1): idle})
+
+        assert (found.value, found.replicas, found.complete) == (None, 0, True)
+        assert (found.freshness, found.covered) == (Freshness.FRESH, 2)

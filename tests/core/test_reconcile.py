@@ -113,6 +113,12 @@ class TestStatus:
         assert condition(plan, "Ready") == ("True", "Serving")
         assert condition(plan, "ScalingActive") == ("False", "PrometheusUnreachable")
 
+    def test_that_nobody_has_asked_yet_is_not_known_to_be_wrong(self):
+        d = deployment(scaling={"maxReplicas": 4})
+        plan = tick(d, pod(of=d), metrics=Metrics(at=NOW, failure="not asked yet", pending=True))
+
+        assert condition(plan, "ScalingActive") == ("Unknown", "WaitingForMetrics")
+
     def test_a_decision_becomes_an_event(self):
         d = published(deployment(replicas=1))
         plan = tick(replace(d, spec=deployment(replicas=3).spec))

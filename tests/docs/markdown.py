@@ -1,8 +1,8 @@
 """What the tests of the documentation need of Markdown: fenced blocks, links, headings.
 
 A `console` block holds commands, each on a line that begins with `$ `, with what they print below. There `…`
-stands for any number of lines, a number of several digits for any number, and likewise for ages, addresses
-and the revision in a pod's name. Lines that the page leaves out do not matter.
+stands for any text, or any number of lines; a number of several digits for any number, and likewise for ages,
+addresses and the revision in a pod's name. Lines that the page leaves out do not matter.
 """
 
 import re
@@ -17,9 +17,15 @@ import yaml
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _VARIABLE = re.compile(
-    r"(?P<revision>(?<=-)[0-9a-f]{8}(?=-))|(?P<age>\b(?:\d+[dhms])+\b)|(?P<number>\d[\d.]+)|(?P<space>\s+)"
+    r"(?P<revision>(?<=-)[0-9a-f]{8}(?=-))|(?P<age>\b(?:\d+[dhms])+\b)|(?P<number>\d[\d.]+)|(?P<space>\s+)|(?P<any>…)"
 )
-_PATTERNS = {"revision": "[0-9a-f]{8}", "age": r"(?:\d+[dhms])+", "number": r"[\d.]+", "space": r"\s+"}
+_PATTERNS = {
+    "revision": "[0-9a-f]{8}",
+    "age": r"(?:\d+[dhms])+",
+    "number": r"[\d.]+",
+    "space": r"\s+",
+    "any": ".*",
+}
 
 
 FOLDERS = ("bench", "charts", "docs", "hack", "manifests", "operator", "testbed", "tests")

@@ -52,8 +52,10 @@ def test_what_was_not_printed_is_missed(printed: str):
     assert first.missing(printed) is not None
 
 
-def test_a_page_may_leave_lines_out():
+def test_a_page_may_leave_text_out():
     command = Command("x", ["…", "23 requests", "…"])
+    assert Command("x", ["by …: 1 of 2"]).missing("by the way: 1 of 2") is None
+    assert Command("x", ["by …: 1 of 2"]).missing("by the way: 2 of 2") is not None
     assert command.missing("a\n17 requests\nb\n") is None
     assert command.missing("a\n17 apples\nb\n") == "23 requests"
 

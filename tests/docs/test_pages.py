@@ -74,3 +74,24 @@ def test_there_are_examples():
 def test_stoker_can_act_on_an_example(example):
     spec = ModelDeploymentSpec.model_validate(example["spec"])
     assert engine_for(spec).refused() == ()
+
+
+def test_every_failure_mode_is_a_test():
+    text = (ROOT / "docs" / "explanation" / "failure-modes.md").read_text()
+    rows = re.findall(r"^\|.*\| ([\d, ]+) \|$", text, re.MULTILINE)
+    tests = dict(re.findall(r"^(\d+)\. `(\w+\.py)`", text, re.MULTILINE))
+    assert {number.strip() for row in rows for number in row.split(",")} == set(tests)
+    assert len(rows) >= 20
+    for line in re.findall(r"^\d+\. .*$", text, re.MULTILINE):
+        file, *functions = re.findall(r"`([^`]+)`", line)
+        source = (ROOT / "tests" / "cluster" / file).read_text()
+        assert functions
+        assert [one for one in functions if f"\ndef {one}(" not in source] == []
+
+
+def test_the_six_lines_are_those_of_the_sample():
+    sample = (ROOT / "manifests" / "samples" / "six-lines.yaml").read_text()
+    lines = "".join(line for line in sample.splitlines(keepends=True) if not line.startswith("#"))
+    assert len(lines.splitlines()) == 6
+    for page in (ROOT / "README.md", ROOT / "docs" / "tutorial" / "first-fleet.md"):
+        assert blocks(page.read_text(), "yaml")[0] == lines

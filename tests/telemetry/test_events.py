@@ -1,3 +1,5 @@
+"""Events: how they are written, bounded and repeated, and that they never fail a plan."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""Health: only what a restart cures fails liveness."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""Log lines: one JSON object each, or text for a terminal."""
+
 import io
 import json
 import logging

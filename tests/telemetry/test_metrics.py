@@ -1,3 +1,5 @@
+"""The operator's own metrics: names, values, and what the fleet's gauges show."""
+
 import re
 
 import pytest

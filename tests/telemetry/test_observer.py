@@ -1,3 +1,5 @@
+"""What the loop tells becomes metrics and health, each thing once."""
+
 from types import SimpleNamespace
 
 import pytest

@@ -1,3 +1,5 @@
+"""The server for metrics and probes."""
+
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families

@@ -53,7 +53,10 @@ _VAGUE: Final = frozenset({Reason.NO_READY_REPLICA, Reason.STARTING, Reason.UNSC
 
 def find(conditions: Sequence[Condition], kind: str) -> Condition | None:
     """Return the condition of this type, or None when it was never set."""
-    return next((condition for condition in conditions if condition.type == kind), None)
+    for condition in conditions:
+        if condition.type == kind:
+            return condition
+    return None
 
 
 def set_condition(previous: Sequence[Condition], new: Condition) -> tuple[Condition, ...]:

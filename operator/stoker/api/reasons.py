@@ -15,11 +15,8 @@ class Reason(StrEnum):
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
     RESERVED_ARGUMENT = "ReservedArgument"
-    UNKNOWN_ENGINE = "UnknownEngine"
-    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
     GRANTED = "Granted"
     INSUFFICIENT_GPUS = "InsufficientGPUs"
-    OUTRANKED = "Outranked"
     NO_SUCH_NODE = "NoSuchNode"
     QUOTA_EXCEEDED = "QuotaExceeded"
     STARTING = "Starting"
@@ -76,27 +73,13 @@ GUIDES: Final[Mapping[Reason, Guide]] = {
         "The message: it names the flag and the field of the spec that sets it.",
         "Remove the flag and set the field instead.",
     ),
-    Reason.UNKNOWN_ENGINE: Guide(
-        "This release of the operator does not know the engine of the spec.",
-        "`spec.engine.type`, and the version of the operator: an older one may run after a newer one.",
-        "Upgrade the operator, or use `Custom` with an image and metric names.",
-    ),
-    Reason.SECRET_NOT_FOUND: Guide(
-        "`model.secretName` names a Secret that is not in the namespace of the ModelDeployment.",
-        "`kubectl get secret <name> -n <namespace>`.",
-        "Create the Secret, or correct the name; replicas start by themselves then.",
-    ),
     Reason.GRANTED: Guide("Every replica that is asked for has its GPUs."),
     Reason.INSUFFICIENT_GPUS: Guide(
-        "Fewer GPUs are free than the replicas need; no pods are made that would only be Pending.",
-        "The message names the resource and how many are there, taken and missing; `kubectl describe node`.",
+        "Fewer GPUs are free than the replicas need. One replica waits and keeps asking the scheduler; others"
+        " that wait are withdrawn.",
+        "The message names the resource and counts the nodes; `kubectl describe node` shows who has it.",
         "Add GPU nodes, lower `minReplicas` or `replicas`, or make another fleet smaller. Stoker goes on by"
         " itself when GPUs become free.",
-    ),
-    Reason.OUTRANKED: Guide(
-        "The GPUs exist, but fleets of a higher rank hold them.",
-        "The message names the fleets that hold them.",
-        "Add GPU nodes, or change the ranks.",
     ),
     Reason.NO_SUCH_NODE: Guide(
         "No node has the resource and the labels that the accelerator asks for.",
@@ -234,7 +217,7 @@ GUIDES: Final[Mapping[Reason, Guide]] = {
     ),
     Reason.INTERNAL_ERROR: Guide(
         "Stoker failed on this object; others go on. What it last knew is left as it was.",
-        "The operator's log: the traceback names this object.",
+        "The operator's log: `deciding failed`, with this object's name and the traceback.",
         "Please report it, with the log and the object.",
     ),
     Reason.NOT_OBSERVED: Guide(

@@ -137,7 +137,7 @@ class ScalingStatus(ApiModel):
     mode: Text
     """`Active`: decisions are carried out; `Shadow`: they are only shown; `Fixed`: `spec.replicas` counts."""
     demand: Annotated[tuple[DemandStatus, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
-    """The inputs of the last decision."""
+    """The signals as of `demandObservedAt`, and what each asks for."""
     demand_observed_at: Timestamp | None = None
     """When the inputs were read."""
     last_decision: Decision | None = None

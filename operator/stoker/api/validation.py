@@ -39,8 +39,8 @@ def parse(raw: Mapping[str, Any]) -> tuple[ModelDeploymentSpec | None, tuple[Fie
 
 
 def validate(spec: ModelDeploymentSpec) -> tuple[FieldError, ...]:
-    """Return what is wrong with `template.spec`: fields that must not be set, or cannot be merged."""
-    return (*_refused(spec.template.spec), *_unmergeable(spec.template.spec))
+    """Return what is wrong with `template.spec`, and which targets no metric of a Custom engine measures."""
+    return (*_refused(spec.template.spec), *_unmergeable(spec.template.spec), *_unmeasured(spec))
 
 
 def _refused(pod_spec: Mapping[str, Any]) -> Iterator[FieldError]:
@@ -60,6 +60,32 @@ def _unmergeable(pod_spec: Mapping[str, Any]) -> Iterator[FieldError]:
         for place, entry in enumerate(entries):
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 yield FieldError(f"{path}[{place}]", "has no name to be merged by: give it one")
+
+
+def _unmeasured(spec: ModelDeploymentSpec) -> Iterator[FieldError]:
+    """Yield the targets that would hold the fleet for ever, because its engine's metrics do not name them."""
+    names, scaling = spec.engine.metrics, spec.scaling
+    if names is None or scaling is None:
+        return
+    targets = scaling.targets
+    capacity = next((a.tokens_per_second for a in spec.accelerators[:1]), None)
+    for path, wanted, field, name in (
+        ("accelerators[0].tokensPerSecond", capacity, "generatedTokens", names.generated_tokens),
+        (
+            "generatedTokensPerSecond",
+            targets.generated_tokens_per_second,
+            "generatedTokens",
+            names.generated_tokens,
+        ),
+        ("promptTokensPerSecond", targets.prompt_tokens_per_second, "promptTokens", names.prompt_tokens),
+        ("requestsPerSecond", targets.requests_per_second, "requests", names.requests),
+        ("timeToFirstToken", targets.time_to_first_token, "timeToFirstToken", names.time_to_first_token),
+    ):
+        if wanted is not None and not name:
+            where = path if "[" in path else f"scaling.targets.{path}"
+            yield FieldError(
+                f"spec.{where}", f"needs engine.metrics.{field}: name that metric, or remove this"
+            )
 
 
 def _field_errors(error: ValidationError) -> Iterator[FieldError]:

@@ -163,7 +163,7 @@ class EngineSpec(ApiModel):
     """Which engine. `Custom` is any image that serves an OpenAI-style API on `port`, answers `GET /health`
     with 200 once it has loaded, and whose metric names are given in `metrics`."""
     image: ImageReference | None = None
-    """Container image. Unset: the version of the engine that this release of Stoker was tested with; `Custom`
+    """Container image. Unset: the version of the engine that this release of Stoker was written for; `Custom`
     has to set it."""
     command: Annotated[tuple[Argument, ...], Field(max_length=64, json_schema_extra=ATOMIC)] = ()
     """Entry point of a `Custom` engine, not run in a shell. Unset: that of the image."""

@@ -78,6 +78,10 @@ def _in_cluster(configuration: Configuration) -> None:
 
 
 async def _from_file(kubeconfig: Path | None, context: str | None, configuration: Configuration) -> None:
+    if kubeconfig is not None and not await asyncio.to_thread(kubeconfig.is_file):
+        raise UnconfiguredError(
+            f"{kubeconfig} cannot be used (there is no such file): set STOKER_KUBECONFIG to a kubeconfig"
+        )
     arguments: dict[str, Any] = {"context": context, "client_configuration": configuration}
     try:
         await config.load_kube_config(  # type: ignore[no-untyped-call]
@@ -87,7 +91,9 @@ async def _from_file(kubeconfig: Path | None, context: str | None, configuration
         where = kubeconfig or "the default kubeconfig"
         what = f", context {context!r}" if context else ""
         why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnconfiguredError(
-            f"{where}{what} cannot be used ({why}): "
-            "set STOKER_KUBECONFIG to a readable kubeconfig, or run in a pod with a service account",
-        ) from error
+        mend = (
+            "set STOKER_KUBE_CONTEXT to a context of this kubeconfig"
+            if context
+            else "set STOKER_KUBECONFIG to a readable kubeconfig, or run in a pod with a service account"
+        )
+        raise UnconfiguredError(f"{where}{what} cannot be used ({why}): {mend}") from error

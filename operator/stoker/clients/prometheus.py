@@ -303,18 +303,23 @@ def _vector(data: Any) -> tuple[Sample, ...]:
 
 
 def _sample(raw: Any) -> Sample:
-    match raw:
-        case {"metric": dict(labels), "value": [int() | float() as at, str(value)]}:
-            pass
-        case {"histogram": _}:
+    """One sample. Plain tests: a tick reads tens of thousands, and a ``match`` takes three times as long."""
+    labels, point = (raw.get("metric"), raw.get("value")) if isinstance(raw, dict) else (None, None)
+    if not isinstance(labels, dict) or not isinstance(point, list) or len(point) != 2:
+        if isinstance(raw, dict) and "histogram" in raw:
             raise ValueError("a native histogram where a number was expected")
-        case _:
-            raise ValueError(f"no sample: {raw!r}")
-    if not all(isinstance(label, str) for label in labels.values()):
+        raise ValueError(f"no sample: {raw!r}")
+    at, value = point
+    if not isinstance(at, int | float) or not isinstance(value, str):
+        raise ValueError(f"no sample: {raw!r}")  # noqa: TRY004 - every defect of the answer is a ValueError
+    if not _TEXT.issuperset(map(type, labels.values())):
         raise ValueError(f"labels that are no text: {labels!r}")
     if not math.isfinite(at):
         raise ValueError(f"a sample without a time: {raw!r}")
     return Sample(labels, float(value), float(at))
+
+
+_TEXT = frozenset({str})
 
 
 def _warnings(raw: Any) -> tuple[str, ...]:

@@ -156,7 +156,10 @@ class Executor:
         if isinstance(error, NotFound | Conflict | AlreadyExists):
             logged.debug("view out of date")
             return Result(Outcome.AGAIN, error=str(error))
-        if isinstance(error, Rejected | Forbidden) and creating:
+        going = (
+            isinstance(error, Forbidden) and error.namespace_terminating
+        )  # and the ModelDeployment with it
+        if isinstance(error, Rejected | Forbidden) and creating and not going:
             logged.warning("write refused")
             return Result(Outcome.REFUSED, self._obstacle(plan, error), str(error))
         logged.warning("write failed")

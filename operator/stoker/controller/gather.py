@@ -58,7 +58,7 @@ class Gatherer:
         self._engines = engines
         self._clock = clock
         self._stale_after = stale_after
-        self._metrics = Metrics(at=clock(), failure="Prometheus has not been asked yet")
+        self._metrics = Metrics(at=clock(), failure="Prometheus has not been asked yet", pending=True)
         self.loads: dict[str, EngineLoad] = {}
 
     def metrics(self) -> Metrics:
@@ -66,7 +66,7 @@ class Gatherer:
         age = self._clock() - self._metrics.at
         if age <= self._stale_after or self._metrics.failure is not None:
             return self._metrics
-        return Metrics(at=self._clock(), failure=f"Prometheus was last asked {age:.0f} s ago")
+        return Metrics(at=self._clock(), failure=f"Prometheus was last asked {age:.0f} s ago", pending=True)
 
     async def measure(self) -> list[Key]:
         """Ask Prometheus about the fleet; the ModelDeployments whose decision depends on the answer."""
@@ -85,7 +85,7 @@ class Gatherer:
 
     async def poll_draining(self) -> list[Key]:
         """Ask the draining engines for their requests; the ModelDeployments that have any."""
-        draining = {p.uid: (key, p) for key, p in self._store.all_pods() if p.draining and not p.deleting}
+        draining = {p.uid: (key, p) for key, p in self._store.draining() if not p.deleting}
         self.loads = {uid: load for uid, load in self.loads.items() if uid in draining}
         endpoints = {uid: e for uid, (key, pod) in draining.items() if (e := self._endpoint(key, pod))}
         for uid, reading in (await self._engines.load_all(endpoints)).items():

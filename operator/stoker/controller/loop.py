@@ -2,7 +2,8 @@
 
 Rules of this module:
 
-* Deciding takes no await: one snapshot, one pure call for all dirty ModelDeployments.
+* Deciding takes no await: one snapshot, one pure call for the dirty ModelDeployments. Of very many some go
+  first, so that requests and probes are answered in between.
 * Acting runs beside the loop, a bounded number of plans at once, and never two for one key.
 * Everything wakes the loop through the queue: watch events, deadlines, the scaling interval, drains,
   and a slow resync. A quiet fleet is looked at and left alone.
@@ -23,7 +24,7 @@ from stoker.controller.executor import Executor, Outcome, Result
 from stoker.controller.gather import Gatherer
 from stoker.controller.queue import Queue
 from stoker.controller.store import Store
-from stoker.controller.sweep import Sweeper, until_synced
+from stoker.controller.sweep import Sweeper
 from stoker.core.lifecycle import DRAIN_POLL_SECONDS
 from stoker.core.observed import Memory, Obstacle, Snapshot
 from stoker.core.plan import Apply, CreatePod, Plan
@@ -32,6 +33,9 @@ from stoker.core.reconcile import reconcile
 
 DEBOUNCE_SECONDS = 0.05
 """A burst of events (a pod's status moves several times within milliseconds) is one tick."""
+
+MOST_PER_TICK = 500
+"""ModelDeployments decided at once: about a quarter of a second in which the loop does nothing else."""
 
 FIRST_MEASUREMENT_SECONDS = 2.0
 """How long the first decisions wait for Prometheus: else each restart would report missing metrics."""
@@ -120,10 +124,14 @@ class Controller:
         for key in self._store.deployments:
             self._queue.add(key)
 
-    async def run(self) -> None:
-        """Work until cancelled; then finish the writes that are under way."""
-        await until_synced(self._sweeper)
-        first = asyncio.create_task(self._measure(), name="first measurement")
+    async def run(self, listed: Callable[[], Awaitable[object]]) -> None:
+        """Work until cancelled; then finish the writes that are under way.
+
+        Args:
+            listed: Returns when the store holds everything that exists: half a view looks like a shortage.
+        """
+        await listed()
+        first = asyncio.create_task(self._safely(self._measure), name="first measurement")
         await asyncio.wait([first], timeout=FIRST_MEASUREMENT_SECONDS)
         self._observer.synced()
         timers = [
@@ -135,18 +143,19 @@ class Controller:
             while True:
                 await self._queue.wait()
                 await asyncio.sleep(DEBOUNCE_SECONDS)
-                self.tick()
+                while self.tick() == MOST_PER_TICK:  # noqa: ASYNC110 - a turn for others, not a wait
+                    await asyncio.sleep(0)
         finally:
-            for timer in timers:
+            for timer in (first, *timers):
                 timer.cancel()
             if self._acting:
                 await asyncio.wait(self._acting, timeout=10.0)
 
     # --- One tick --------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Decide for all dirty ModelDeployments and start acting on it."""
-        keys = self._queue.take()
+    def tick(self) -> int:
+        """Decide for the dirty ModelDeployments and start acting on it; how many they were."""
+        keys = self._queue.take(MOST_PER_TICK)
         started = time.perf_counter()
         try:
             plans = reconcile(self._snapshot(), keys)
@@ -155,7 +164,7 @@ class Controller:
             self._observer.tick_failed(f"{type(error).__name__}: {error}")
             for key in keys:
                 self._queue.done(key, failed=True)
-            return
+            return len(keys)
         self._observer.tick("decide", time.perf_counter() - started)
         for key in keys:
             plan = plans.get(key)
@@ -165,6 +174,7 @@ class Controller:
                 self._start(plan)
         oldest = self._queue.oldest()
         self._observer.queue(len(self._queue), time.monotonic() - oldest if oldest is not None else 0.0)
+        return len(keys)
 
     def _snapshot(self) -> Snapshot:
         """The view of this moment: frozen records, in dictionaries that nobody changes while it is used."""
@@ -184,8 +194,10 @@ class Controller:
         self._observer.planned(plan, None)
         if plan.requeue_at is not None:
             self._queue.add_after(plan.key, plan.requeue_at - self._clock())
+        if plan.error is not None:
+            log.error("deciding failed", model_deployment=str(plan.key), exc_info=plan.error)
         if not plan.actions and plan.status is None and not plan.events:
-            self._queue.done(plan.key)
+            self._queue.done(plan.key, failed=plan.error is not None)
             return
         task = asyncio.create_task(self._act(plan), name=f"act {plan.key}")
         self._acting.add(task)
@@ -197,7 +209,7 @@ class Controller:
         try:
             async with self._slots:
                 result = await self._executor.execute(plan)
-            failed = result.outcome is Outcome.FAILED
+            failed = result.outcome is Outcome.FAILED or plan.error is not None
             self._note(plan, result)
         except Exception:
             log.exception("acting failed", model_deployment=str(plan.key))
@@ -231,10 +243,13 @@ class Controller:
         while True:
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
             started = time.monotonic()
-            try:
-                await do()
-            except Exception:
-                log.exception("a timer's work failed", work=do.__name__)
+            await self._safely(do)
+
+    async def _safely(self, do: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await do()
+        except Exception:
+            log.exception("a timer's work failed", work=do.__name__)
 
     async def _measure(self) -> None:
         started = time.perf_counter()

@@ -11,9 +11,11 @@ Rules of this module (those of client-go's workqueue):
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -34,6 +36,10 @@ class Queue(Generic[K]):
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._dirty: dict[K, float] = {}
+        """Those that can be taken, with the time since when; apart from those that cannot, or each look
+        would pass over all that are being processed."""
+        self._again: dict[K, float] = {}
+        """Those that became dirty while they were processed."""
         self._processing: set[K] = set()
         self._delayed: list[tuple[float, int, K]] = []
         self._due: dict[K, float] = {}
@@ -42,11 +48,11 @@ class Queue(Generic[K]):
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._dirty)
+        return len(self._dirty) + len(self._again)
 
     def add(self, key: K) -> None:
         """Mark a key as dirty now."""
-        self._dirty.setdefault(key, self._clock())
+        self._mark(key, self._clock())
         self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -59,10 +65,14 @@ class Queue(Generic[K]):
         heapq.heappush(self._delayed, (due, self._count, key))
         self._wake.set()
 
-    def take(self) -> list[K]:
-        """All dirty keys that are not being processed; they are being processed from now on."""
+    def take(self, most: int | None = None) -> list[K]:
+        """Dirty keys that are not being processed; they are being processed from now on.
+
+        Args:
+            most: No more than these, those first that could be taken first; None for all.
+        """
         self._release()
-        taken = [k for k in self._dirty if k not in self._processing]
+        taken = list(islice(self._dirty, most))
         for key in taken:
             del self._dirty[key]
         self._processing.update(taken)
@@ -77,31 +87,32 @@ class Queue(Generic[K]):
             self.add_after(key, pause * (1 + JITTER * random.random()))  # noqa: S311 - jitter, not a secret
         else:
             self._failures.pop(key, None)
-        if key in self._dirty:
+        if key in self._again:
+            self._dirty[key] = self._again.pop(key)
             self._wake.set()
 
     def forget(self, key: K) -> None:
         """Nothing is known of the key any more."""
         self._dirty.pop(key, None)
+        self._again.pop(key, None)
         self._due.pop(key, None)
         self._failures.pop(key, None)
 
     def oldest(self) -> float | None:
         """Since when (clock) the longest waiting key that could be taken waits; None when nothing waits."""
-        return min((t for k, t in self._dirty.items() if k not in self._processing), default=None)
+        return min(self._dirty.values(), default=None)
 
     async def wait(self) -> None:
         """Return when there is something to take."""
         while True:
             self._release()
-            if any(k not in self._processing for k in self._dirty):
+            if self._dirty:
                 return
             self._wake.clear()
             pause = self._delayed[0][0] - self._clock() if self._delayed else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):  # wait_for() may lose a cancellation, before Python 3.12
+                    await self._wake.wait()
 
     def _release(self) -> None:
         """Move what is due from the delayed to the dirty keys."""
@@ -110,4 +121,7 @@ class Queue(Generic[K]):
             due, _, key = heapq.heappop(self._delayed)
             if self._due.get(key) == due:  # neither forgotten nor overtaken by an earlier add
                 del self._due[key]
-                self._dirty.setdefault(key, now)
+                self._mark(key, now)
+
+    def _mark(self, key: K, at: float) -> None:
+        (self._again if key in self._processing else self._dirty).setdefault(key, at)

@@ -40,6 +40,7 @@ class Store:
         self.deployments: dict[Key, ModelDeployment] = {}
         self.services: dict[Key, OwnedObject] = {}
         self._pods: defaultdict[Key, dict[str, Pod]] = defaultdict(dict)
+        self._draining: set[str] = set()
         self._versions: dict[str, int] = {}
         self._where: dict[str, tuple[str, Key]] = {}
         self._tombstones: dict[str, tuple[float, float]] = {}
@@ -59,6 +60,11 @@ class Store:
         """(ModelDeployment, pod) of every known pod."""
         return ((owner, pod) for owner, pods in self._pods.items() for pod in pods.values())
 
+    def draining(self) -> Iterable[tuple[Key, Pod]]:
+        """(ModelDeployment, pod) of every pod that drains. Asked each second: no look at all the others."""
+        owners = ((uid, self._where[uid][1]) for uid in sorted(self._draining))
+        return ((owner, self._pods[owner][uid]) for uid, owner in owners)
+
     def objects(self, kind: str) -> dict[str, Key]:
         """Name by uid of all known objects of a kind."""
         if kind == meta.KIND:
@@ -66,10 +72,6 @@ class Store:
         if kind == "Service":
             return {s.uid: s.key for s in self.services.values()}
         return {pod.uid: pod.key for _, pod in self.all_pods()}
-
-    def seen(self, kind: str) -> set[str]:
-        """The uids of all objects of a kind that are known, and of those that were and are gone."""
-        return self.objects(kind).keys() | self._tombstones.keys()
 
     # --- Writing ---------------------------------------------------------------------------------
 
@@ -107,6 +109,7 @@ class Store:
         if key is None:
             return None
         if kind == "Pod":
+            self._draining.discard(uid)
             self._pods[key].pop(uid, None)
             if not self._pods[key]:
                 del self._pods[key]
@@ -140,6 +143,7 @@ class Store:
             self._pods[former].pop(pod.uid, None)
         known = self._pods[owner].get(pod.uid)
         self._pods[owner][pod.uid] = pod
+        (self._draining.add if pod.draining else self._draining.discard)(pod.uid)
         return owner, pod != known
 
     def _take_in_service(self, obj: Object) -> tuple[Key, bool] | None:

@@ -8,25 +8,19 @@ Rules of this module:
 * A listed uid that is not known is read and taken in; a known one that is not listed is read once more, and
   forgotten only when the API server says that it is gone: it may be younger than the list.
 * Only metadata is listed: a tenth of the bytes.
-* The loop starts when everything that a first list holds has arrived: half a view looks like a shortage.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
 
 from stoker.api import meta
-from stoker.clients.errors import ClientError, NotFound
+from stoker.clients.errors import NotFound
 from stoker.controller.store import Store
 from stoker.core.readings import Key
-
-SYNC_POLL_SECONDS = 0.1
-SYNC_PATIENCE_SECONDS = 5.0
-"""How long the first listing may bring nothing new before what is missing is fetched one by one."""
 
 WATCHED = (
     (meta.API_VERSION, meta.KIND, None),
@@ -89,24 +83,6 @@ class Sweeper:
             log.info("the sweep found what the watches had missed", model_deployments=len(wrong))
         return wrong
 
-    async def synced(self) -> None:
-        """Return when everything that exists now is known; what does not arrive by itself is fetched.
-
-        Raises:
-            ClientError: The API server could not be asked.
-        """
-        complete = True
-        for api_version, kind, selector in WATCHED:
-            missing = set(await self._listed(api_version, kind, selector))
-            arrived, waited = len(missing) + 1, 0.0
-            while (missing := missing - self._store.seen(kind)) and waited < SYNC_PATIENCE_SECONDS:
-                waited = waited + SYNC_POLL_SECONDS if len(missing) == arrived else 0.0
-                arrived = len(missing)
-                await asyncio.sleep(SYNC_POLL_SECONDS)
-            complete = complete and not missing
-        if not complete:
-            await self.sweep()
-
     async def _listed(self, api_version: str, kind: str, selector: str | None) -> dict[str, Key]:
         found = {}
         for namespace in self._namespaces:
@@ -128,15 +104,3 @@ class Sweeper:
             self._store.put(kind, obj)
             return self._store.remove(uid)
         return self._store.put(kind, obj)
-
-
-async def until_synced(sweeper: Sweeper, retry_seconds: float = 2.0) -> None:
-    """Wait for the first full view, however long the API server takes to answer."""
-    while True:
-        try:
-            await sweeper.synced()
-        except ClientError as error:
-            log.warning("cannot list yet", error=str(error))
-            await asyncio.sleep(retry_seconds)
-        else:
-            return

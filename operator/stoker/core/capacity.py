@@ -4,8 +4,8 @@ Rules of this module:
 
 * It is decided once per tick for all ModelDeployments, from the whole snapshot.
 * A shortage is observed, not guessed: the scheduler has said of a replica's pod that it fits nowhere.
-  From then on no further replica is started; the one that waits keeps asking, and the moment it is
-  placed the next one follows.
+  From then on one replica waits and keeps asking; others that wait are withdrawn, and the moment the one
+  is placed the next follow.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def _grant(wanted: int, pods: Sequence[Pod], now: float) -> Grant:
     granted = min(wanted, placed)
     if granted == wanted:  # only the surge pod of a rollout waits
         return Grant(wanted, wanted)
-    return Grant(granted, min(wanted, max(placed + 1, len(alive))), _shortage(wanted, granted, refused, now))
+    hopeful = len(alive) - len(refused)  # placed, or not judged by the scheduler yet
+    return Grant(granted, min(wanted, hopeful + 1), _shortage(wanted, granted, refused, now))
 
 
 def _refused(pod: Pod, now: float) -> bool:

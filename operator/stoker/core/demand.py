@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stoker.api.v1alpha1 import Freshness
 from stoker.core.observed import Pod
@@ -61,12 +62,26 @@ class Total:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstToken:
+    """What the replicas' histograms say about the time to the first token."""
+
+    p95: float | None
+    """Seconds, over all replicas that answered; None when none of their requests got its first token."""
+    covered: int
+    """Serving replicas that answered."""
+    expected: int
+    """Serving replicas that should have: all but those that just became ready."""
+    why: str = ""
+    """Why some did not answer; empty when all did."""
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
     """What the replicas of one ModelDeployment carry, as far as it is known."""
 
     totals: Mapping[Signal, Total]
-    first_token: Reading
-    """p95 of the time to first token in s over all replicas; Missing when nobody measures or asks for it."""
+    first_token: FirstToken
+    """The time to first token over all replicas."""
     serving: int
     settled: int = 0
     """Replicas that have served for longer than the rate window: the latencies show what they changed."""
@@ -75,6 +90,13 @@ class Demand:
 
 
 # --- Totals --------------------------------------------------------------------------------------
+
+
+class _Counted(NamedTuple):
+    """A pod whose readings count, and whether it is routed to: asked once, not once per signal."""
+
+    pod: Pod
+    serves: bool
 
 
 def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: float) -> Demand:
@@ -87,14 +109,14 @@ def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: floa
         rate_window: Seconds of the engine's rate window.
     """
     metrics = _aged(metrics, now)
-    counted = [p for p in pods if not p.deleting and not p.terminal]
-    signals = sorted({s for p in counted if (m := metrics.pods.get(p.key)) for s in m.readings})
+    counted = [_Counted(p, p.routed) for p in pods if not p.deleting and not p.terminal]
+    signals = sorted({s for p, _ in counted if (m := metrics.pods.get(p.key)) for s in m.readings})
     grace = rate_window + WARM_UP_SECONDS
-    routed = [p for p in counted if p.routed]
+    routed = [p for p, serves in counted if serves]
     totals = {signal: _total(signal, metrics, counted, now, grace) for signal in signals}
     return Demand(
         totals=totals,
-        first_token=_first_token(metrics, counted),
+        first_token=_first_token(metrics, [p for p, _ in counted], now, grace),
         serving=len(routed),
         settled=sum(not _warming(p, now, rate_window) for p in routed),
         rate_window=rate_window,
@@ -109,14 +131,15 @@ def _aged(metrics: Metrics, now: float) -> Metrics:
     return Metrics(
         at=metrics.at,
         pods={pod: PodMetrics(dict.fromkeys(m.readings, why)) for pod, m in metrics.pods.items()},
+        first_token_failure=why.why,
         failure=metrics.failure,
     )
 
 
-def _total(signal: Signal, metrics: Metrics, pods: Sequence[Pod], now: float, grace: float) -> Total:
-    readings = [(p, _reading_of(metrics.pods.get(p.key), signal)) for p in pods]
-    at_least = math.fsum(_lower_bound(r, metrics.at) for _, r in readings)
-    serving = [(p, r) for p, r in readings if p.routed]
+def _total(signal: Signal, metrics: Metrics, pods: Sequence[_Counted], now: float, grace: float) -> Total:
+    readings = [(p, serves, _reading_of(metrics.pods.get(p.key), signal)) for p, serves in pods]
+    at_least = math.fsum([_lower_bound(r, metrics.at) for _, _, r in readings])
+    serving = [(p, r) for p, serves, r in readings if serves]
     covered = sum(isinstance(r, Fresh) for _, r in serving)
     warming = sum(not isinstance(r, Fresh) and _warming(p, now, grace) for p, r in serving)
     reading = _combined([(p.key, r) for p, r in serving], at_least)
@@ -157,16 +180,25 @@ def _combined(serving: Sequence[tuple[Key, Reading]], at_least: float) -> Readin
     return Fresh(at_least, min(r.at for _, r in ordered if isinstance(r, Fresh)))
 
 
-def _first_token(metrics: Metrics, pods: Sequence[Pod]) -> Reading:
-    """p95 over the summed histograms of all pods that answered."""
+def _first_token(metrics: Metrics, pods: Sequence[Pod], now: float, grace: float) -> FirstToken:
+    """p95 over the summed histograms of all pods that answered, and who did."""
+    buckets = {p.key: (metrics.pods.get(p.key) or _NO_METRICS).first_token_buckets for p in pods}
     summed: dict[float, float] = {}
-    for pod in sorted(pods, key=lambda p: p.key):
-        for bound, rate in (metrics.pods.get(pod.key) or _NO_METRICS).first_token_buckets:
+    for _, known in sorted(buckets.items()):
+        for bound, rate in known:
             summed[bound] = summed.get(bound, 0.0) + rate
+    routed = [p for p in pods if p.routed]
+    silent = [p for p in routed if not buckets[p.key]]
+    expected = len(routed) - sum(_warming(p, now, grace) for p in silent)
+    covered = len(routed) - len(silent)
     value = histogram_quantile(FIRST_TOKEN_QUANTILE, sorted(summed.items()))
-    if value is None:
-        return Missing("no request got its first token within the rate window")
-    return Fresh(value, metrics.at)
+    return FirstToken(value, covered, expected, _why_silent(metrics, silent) if covered < expected else "")
+
+
+def _why_silent(metrics: Metrics, silent: Sequence[Pod]) -> str:
+    if metrics.first_token_failure is not None:
+        return f"Prometheus: {metrics.first_token_failure}"
+    return f"{min(p.key for p in silent).name}: no histogram of the time to first token"
 
 
 _NO_METRICS = PodMetrics({})

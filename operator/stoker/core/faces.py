@@ -225,31 +225,39 @@ def _first_token_guard(targets: Targets, demand: Demand, current: int) -> Face |
     """Above the objective: a tenth more replicas (at least one), once the latencies show the wanted ones."""
     if targets.time_to_first_token is None:
         return None
-    name, objective = "timeToFirstToken", targets.time_to_first_token.seconds
-    if not isinstance(demand.first_token, Fresh):
-        return Face(
-            name,
-            "s",
-            None,
-            objective,
-            0,
-            complete=True,
-            blind=False,
-            message=_why(demand.first_token),
-            guard=True,
-        )
-    value = demand.first_token.value
-    replicas, message = 0, f"p95 {value:.3g} s is within {objective:.3g} s"
-    if value > objective:
-        settled = demand.settled >= current
-        replicas = current + max(1, math.ceil(current / 10)) if settled else current
-        then = f"needs {replicas}"
-        if not settled:
-            then = f"{current} wanted already, {demand.settled} have served for the whole rate window"
-        message = f"p95 {value:.3g} s is above {objective:.3g} s: {then}"
+    measured, objective = demand.first_token, targets.time_to_first_token.seconds
+    replicas, message = _guarded(demand, objective, current)
+    fresh = measured.covered >= measured.expected and measured.covered > 0
     return Face(
-        name, "s", value, objective, replicas, complete=True, blind=False, message=message, guard=True
+        name="timeToFirstToken",
+        unit="s",
+        value=measured.p95,
+        target=objective,
+        replicas=replicas,
+        complete=fresh,  # unknown waits may be too long, so nothing is removed; they hold nothing up either
+        blind=False,
+        message=message,
+        freshness=Freshness.FRESH if fresh else Freshness.MISSING,
+        covered=measured.covered,
+        expected=measured.expected,
+        guard=True,
     )
+
+
+def _guarded(demand: Demand, objective: float, current: int) -> tuple[int, str]:
+    """(replicas, message) of the guard; no replicas when it has nothing to ask for."""
+    measured = demand.first_token
+    if measured.p95 is None:
+        idle = "no request got its first token within the rate window"
+        return 0, measured.why or (idle if demand.serving else "no replica serves yet")
+    if measured.p95 <= objective:
+        return 0, f"p95 {measured.p95:.3g} s is within {objective:.3g} s"
+    above = f"p95 {measured.p95:.3g} s is above {objective:.3g} s"
+    if demand.settled < current:
+        waits = f"{current} wanted already, {demand.settled} have served for the whole rate window"
+        return current, f"{above}: {waits}"
+    replicas = current + max(1, math.ceil(current / 10))
+    return replicas, f"{above}: needs {replicas}"
 
 
 def _why(reading: Reading) -> str:

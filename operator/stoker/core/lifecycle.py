@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from stoker.api.meta import pod_name
+from stoker.core import resources
 from stoker.core.observed import ModelDeployment, Pod
-from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Event, RestorePod
+from stoker.core.plan import Action, Apply, CreatePod, DeletePod, DrainPod, Event, Manifest, RestorePod
 from stoker.core.readings import EngineLoad, Fresh, Metrics, Signal
-from stoker.core.resources import pod as pod_manifest
 
 ROUTING_GRACE = 5.0
 """Seconds that routers are given to see that a replica has left, before its idleness counts."""
@@ -69,6 +69,8 @@ class Steps:
     """During a rollout: since when its newest replica has not come up."""
     made_room: bool = False
     """Whether an old replica now makes room for the rollout."""
+    room_awaited: bool = False
+    """Whether a replica of the revision still waits for a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
         rolling=len(replicas.old) + sum(p.revision != context.revision for p in replicas.draining),
         stuck_since=_stuck_since(replicas),
         made_room=any(_makes_room(a) for a in balance),
+        room_awaited=any(not p.node for p in replicas.current),
     )
 
 
@@ -174,11 +177,14 @@ class _Names:
         self._context = context
         self._taken = {p.key.name for p in pods}
         self._ordinals = count()
+        self._template: Manifest | None = None
 
     def create(self, reason: str, attempt: int = 0) -> CreatePod:
         context, name = self._context, self._context.deployment.key.name
         ordinal = next(n for n in self._ordinals if pod_name(name, context.revision, n) not in self._taken)
-        manifest = pod_manifest(context.deployment, context.revision, ordinal, attempt)
+        if self._template is None:
+            self._template = resources.template(context.deployment)
+        manifest = resources.pod(context.deployment, context.revision, ordinal, attempt, self._template)
         return CreatePod(manifest, reason)
 
 
@@ -266,7 +272,7 @@ def _victims(context: Context, replicas: _Replicas) -> list[Pod]:
 def _least_useful(context: Context, pods: Iterable[Pod]) -> list[Pod]:
     def usefulness(pod: Pod) -> tuple[bool, bool, bool, float, float, str]:
         if not pod.started:
-            return (False, False, False, 0.0, -pod.created_at, pod.key.name)
+            return (False, bool(pod.node), False, 0.0, -pod.created_at, pod.key.name)
         current = pod.revision == context.revision
         return (True, pod.routed, current, in_flight(context.metrics, pod), -pod.created_at, pod.key.name)
 

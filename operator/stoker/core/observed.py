@@ -83,7 +83,10 @@ class Pod:
 
     def condition(self, kind: str) -> PodCondition | None:
         """The pod's condition of this type, None when the kubelet or scheduler has not set it."""
-        return next((c for c in self.conditions if c.type == kind), None)
+        for condition in self.conditions:  # asked several times per pod and tick: a generator costs thrice
+            if condition.type == kind:
+                return condition
+        return None
 
     @property
     def ready(self) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from stoker.api import meta, validation
 from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus
 from stoker.core import resources
+from stoker.core.compact import compact, text
 from stoker.core.engines import engine_for
 from stoker.core.observed import (
     ContainerStatus,
@@ -70,13 +72,14 @@ def deployment_from(obj: Mapping[str, Any], known: ModelDeployment | None = None
 
 def _spec(raw: Mapping[str, Any]) -> tuple[ModelDeploymentSpec | None, tuple[FieldError, ...]]:
     spec, errors = validation.parse(raw)
+    spec = compact(spec) if spec is not None else None
     return spec, errors if spec is None else (*errors, *engine_for(spec).refused())
 
 
 def _status(raw: Mapping[str, Any]) -> ModelDeploymentStatus:
     """The published status; one that cannot be read (a newer release wrote it) counts as none."""
     try:
-        return ModelDeploymentStatus.model_validate(raw)
+        return compact(ModelDeploymentStatus.model_validate(raw))
     except ValidationError:
         return ModelDeploymentStatus()
 
@@ -84,12 +87,13 @@ def _status(raw: Mapping[str, Any]) -> ModelDeploymentStatus:
 # --- Pods and applied objects --------------------------------------------------------------------
 
 
-def timestamp(text: str | None) -> float | None:
+@lru_cache(maxsize=4096)
+def timestamp(written: str | None) -> float | None:
     """RFC 3339 to Unix seconds; None for an absent or unreadable time."""
-    if not text:
+    if not written:
         return None
     try:
-        return datetime.fromisoformat(text).timestamp()
+        return datetime.fromisoformat(written).timestamp()
     except ValueError:
         return None
 
@@ -104,23 +108,23 @@ def pod_from(obj: Mapping[str, Any]) -> Pod | None:
     annotations = metadata.get("annotations") or {}
     status = obj.get("status") or {}
     return Pod(
-        key=Key(metadata.get("namespace", ""), metadata.get("name", "")),
+        key=Key(text(metadata.get("namespace")), text(metadata.get("name"))),
         uid=metadata.get("uid", ""),
-        owner=owner,
+        owner=text(owner),
         owner_uid=_controller_uid(metadata),
-        revision=labels.get(meta.LABEL_REVISION, ""),
+        revision=text(labels.get(meta.LABEL_REVISION)),
         ordinal=_whole(labels.get(meta.LABEL_ORDINAL), -1),
-        accelerator=labels.get(meta.LABEL_ACCELERATOR, ""),
+        accelerator=text(labels.get(meta.LABEL_ACCELERATOR)),
         serving=labels.get(meta.LABEL_SERVING) == "true",
         created_at=timestamp(metadata.get("creationTimestamp")) or 0.0,
         attempt=_whole(annotations.get(meta.ANNOTATION_ATTEMPT), 0),
         drain_started_at=timestamp(annotations.get(meta.ANNOTATION_DRAIN_STARTED)),
         drain_reason=annotations.get(meta.ANNOTATION_DRAIN_REASON, ""),
         deleting_at=timestamp(metadata.get("deletionTimestamp")),
-        phase=status.get("phase") or "Pending",
+        phase=text(status.get("phase")) or "Pending",
         reason=status.get("reason") or "",
         message=status.get("message") or "",
-        node=(obj.get("spec") or {}).get("nodeName") or "",
+        node=text((obj.get("spec") or {}).get("nodeName")),
         ip=status.get("podIP") or "",
         port=_port(obj.get("spec") or {}),
         conditions=tuple(_condition(c) for c in status.get("conditions") or ()),
@@ -148,7 +152,7 @@ def owned_from(obj: Mapping[str, Any]) -> tuple[str, OwnedObject] | None:
 
 def _controller_uid(metadata: Mapping[str, Any]) -> str:
     references = metadata.get("ownerReferences") or ()
-    return next((r.get("uid", "") for r in references if r.get("controller")), "")
+    return next((text(r.get("uid")) for r in references if r.get("controller")), "")
 
 
 def _port(spec: Mapping[str, Any]) -> int:
@@ -156,21 +160,27 @@ def _port(spec: Mapping[str, Any]) -> int:
     return next((p.get("containerPort", 0) for p in ports), 0)
 
 
-def _whole(text: str | None, default: int) -> int:
+def _whole(written: str | None, default: int) -> int:
     try:
-        return int(text or "")
+        return int(written or "")
     except ValueError:
         return default
 
 
 def _condition(raw: Mapping[str, Any]) -> PodCondition:
-    return PodCondition(
-        type=raw.get("type", ""),
-        status=raw.get("status", "Unknown"),
-        reason=raw.get("reason") or "",
-        message=raw.get("message") or "",
-        since=timestamp(raw.get("lastTransitionTime")),
+    return _kept_condition(
+        raw.get("type", ""),
+        raw.get("status", "Unknown"),
+        raw.get("reason") or "",
+        raw.get("message") or "",
+        raw.get("lastTransitionTime"),
     )
+
+
+@lru_cache(maxsize=4096)
+def _kept_condition(kind: str, status: str, reason: str, message: str, since: str | None) -> PodCondition:
+    """Kept, because most events of a pod repeat most of its conditions."""
+    return PodCondition(text(kind), text(status), text(reason), message, timestamp(since))
 
 
 def _containers(raw: Sequence[Mapping[str, Any]] | None) -> tuple[ContainerStatus, ...]:
@@ -182,11 +192,11 @@ def _container(raw: Mapping[str, Any]) -> ContainerStatus:
     _, last = next(iter((raw.get("lastState") or {"": {}}).items()))
     detail, last = detail or {}, last or {}
     return ContainerStatus(
-        name=raw.get("name", ""),
+        name=text(raw.get("name")),
         ready=bool(raw.get("ready")),
         started=bool(raw.get("started")),
         restarts=raw.get("restartCount") or 0,
-        state=state,
+        state=text(state),
         reason=detail.get("reason") or "",
         message=detail.get("message") or "",
         exit_code=detail.get("exitCode"),

@@ -91,3 +91,5 @@ class Plan:
     memory: Memory = field(default_factory=Memory)
     requeue_at: float | None = None
     """Unix seconds: the earliest moment at which time alone changes the decision."""
+    error: Exception | None = None
+    """What went wrong in deciding: a bug, to be logged, counted and tried again with back-off."""

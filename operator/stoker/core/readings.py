@@ -84,8 +84,12 @@ class Metrics:
 
     at: float
     pods: Mapping[Key, PodMetrics] = field(default_factory=dict)
+    first_token_failure: str | None = None
+    """Why the histograms of the first token could not be asked for; None when they were, or need not be."""
     failure: str | None = None
     """Why Prometheus could not be asked at all; None when it answered."""
+    pending: bool = False
+    """Nobody has asked it lately, because nobody needed to know: nothing is wrong, and nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +130,5 @@ class MetricNames:
     absent."""
     first_token: str | None
     """Base name, without `_bucket`, of the histogram of seconds to the first token."""
-    live_token_counter: bool
-    """Whether token counters move while a request runs. If not, a rate over less than a request reads as
-    0."""
     rate_window_seconds: float
     """The shortest window over which a rate of these counters means something."""

@@ -146,7 +146,7 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
         events=(*steps.events, *(status.transitions(deployment.status, published) if changed else ())),
         memory=replace(
             wanted.recommendation.memory if wanted.recommendation is not None else Memory(),
-            made_room_at=snapshot.now if steps.made_room else remembered.made_room_at,
+            made_room_at=_made_room_at(snapshot.now, steps, remembered),
         ),
         requeue_at=_earliest(
             steps.requeue_at,
@@ -154,6 +154,13 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
             obstacle.retry_at if obstacle is not None and obstacle.retry_at > snapshot.now else None,
         ),
     )
+
+
+def _made_room_at(now: float, steps: Steps, remembered: Memory) -> float | None:
+    """When room was made that nobody has taken yet."""
+    if steps.made_room:
+        return now
+    return remembered.made_room_at if steps.room_awaited else None
 
 
 def _target(snapshot: Snapshot, deployment: ModelDeployment, grant: capacity.Grant) -> int:
@@ -189,6 +196,7 @@ def _decided(
         demand=wanted.demand,
         faces=wanted.faces,
         metrics_failure=snapshot.metrics.failure,
+        metrics_pending=snapshot.metrics.pending,
         obstacle=obstacle,
     )
 
@@ -220,7 +228,8 @@ def _rejected(snapshot: Snapshot, deployment: ModelDeployment) -> Plan:
 def broken(snapshot: Snapshot, deployment: ModelDeployment, error: Exception) -> Plan:
     """The plan when deciding itself failed: say so, touch nothing."""
     message = f"{type(error).__name__}: {error}. This is a bug in Stoker; its log has the details."
-    return _only_status(deployment, status.failed(deployment, Reason.INTERNAL_ERROR, message, snapshot.now))
+    published = status.failed(deployment, Reason.INTERNAL_ERROR, message, snapshot.now)
+    return replace(_only_status(deployment, published), error=error)
 
 
 def _only_status(deployment: ModelDeployment, published: ModelDeploymentStatus) -> Plan:

@@ -40,7 +40,18 @@ def revision(deployment_name: str, spec: ModelDeploymentSpec) -> str:
     return _hash(_template(deployment_name, spec))[:_REVISION_LENGTH]
 
 
-def pod(deployment: ModelDeployment, revision: str, ordinal: int, attempt: int) -> dict[str, Any]:
+def template(deployment: ModelDeployment) -> Manifest:
+    """What all pods of a ModelDeployment's spec have in common; their manifests share it.
+
+    Raises:
+        ValueError: when the deployment has no spec.
+    """
+    return _template(deployment.key.name, _spec(deployment))
+
+
+def pod(
+    deployment: ModelDeployment, revision: str, ordinal: int, attempt: int, common: Manifest | None = None
+) -> dict[str, Any]:
     """The v1/Pod of one replica.
 
     Args:
@@ -48,13 +59,14 @@ def pod(deployment: ModelDeployment, revision: str, ordinal: int, attempt: int) 
         revision: what `revision()` said of that spec.
         ordinal: number of the replica within the ModelDeployment, from 0.
         attempt: how often in a row this replica was replaced because it failed.
+        common: what `template()` said, when several pods are made at once.
 
     Raises:
         ValueError: when the deployment has no spec.
     """
     name = deployment.key.name
-    template = _template(name, _spec(deployment))
-    metadata = template["metadata"]
+    common = template(deployment) if common is None else common
+    metadata = common["metadata"]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -67,7 +79,7 @@ def pod(deployment: ModelDeployment, revision: str, ordinal: int, attempt: int) 
             "annotations": _sorted(metadata["annotations"] | {meta.ANNOTATION_ATTEMPT: str(attempt)}),
             "ownerReferences": [meta.owner_reference(name, deployment.uid)],
         },
-        "spec": template["spec"],
+        "spec": common["spec"],
     }
 
 

@@ -35,12 +35,8 @@ class Recommendation:
     replicas: int
     limited_by: str
     """The target, window, bound or policy that decided."""
-    reason: str
-    """CamelCase: ScaledUp, ScaledDown, Unchanged, Held."""
     message: str
     memory: Memory
-    held: bool = False
-    """Whether missing metrics kept the count where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +67,7 @@ def recommend(
     bounded, bound = _bound(scaling, wanted)
     if bound:
         limited_by, message = bound, f"{message}; {bound} is {bounded}"
-    held = asked.blind is not None and scaling.on_missing_metrics is OnMissingMetrics.HOLD
-    return Recommendation(bounded, limited_by, _reason(bounded, current, held), message, memory, held)
+    return Recommendation(bounded, limited_by, message, memory)
 
 
 def initial(scaling: Scaling, existing: int | None) -> int:
@@ -178,14 +173,6 @@ def _bound(scaling: Scaling, wanted: int) -> tuple[int, str]:
     if wanted > scaling.max_replicas:
         return scaling.max_replicas, "maxReplicas"
     return wanted, ""
-
-
-def _reason(replicas: int, current: int, held: bool) -> str:
-    if replicas > current:
-        return "ScaledUp"
-    if replicas < current:
-        return "ScaledDown"
-    return "Held" if held else "Unchanged"
 
 
 # --- Memory --------------------------------------------------------------------------------------

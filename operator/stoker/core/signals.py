@@ -6,9 +6,9 @@ Rules of this module:
   name a series differently are joined with ``or`` under a label that tells them apart.
 * Freshness is judged by Prometheus' own clock: the age of the last sample behind an answer, against
   the time of the evaluation. The operator's clock plays no part.
-* A rate is whole only when its window is: a sample must stand near both of the window's ends. After an
-  outage, and while samples arrive late, ``rate()`` divides a few seconds' increase by the whole window, which
-  reads as a drop.
+* A rate is whole only when a sample stands just before its window and another near its end. ``rate()``
+  divides what it saw by the whole window: after an outage, and while a window fills, that reads as a drop. So
+  a rate is the slope between those two samples, whatever stands in between.
 * What cannot be a rate or a gauge (NaN, infinite, negative, beyond all measure) is Missing.
 """
 
@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from stoker.core.readings import (
     Fresh,
@@ -45,11 +46,11 @@ class Freshness(StrEnum):
     LAST_SAMPLE = "lastSample"
     """When the pod was last scraped."""
     WINDOW_START = "windowStart"
-    """When it was last scraped in the first part of the rate window, or before it."""
+    """When it was last scraped before the rate window began."""
 
 
 def edge(window: float) -> float:
-    """How far (s) a rate's first and last samples may be from the ends of its window (s).
+    """How far (s) a rate's first sample may lie before its window (s), and its last one before the end.
 
     A rate needs two samples, so a window serves scrape intervals of up to its half; 5 s more for a scrape
     that is late. Larger windows are for requests that last long, not for rare scrapes: a minute is enough.
@@ -118,10 +119,21 @@ def _signal_terms(signal: Signal, engines: Sequence[MetricNames]) -> list[str]:
     terms = []
     for metrics in engines:
         for series in metrics.series.get(signal, ()):
-            window = metrics.rate_window_seconds
-            inner = f"rate({series}[{window:.0f}s])" if signal in COUNTERS else str(series)
+            inner = _rate(series, metrics.rate_window_seconds) if signal in COUNTERS else str(series)
             terms.append(_tagged(f"sum by (namespace, pod) ({inner})", series_id(series, metrics)))
     return terms
+
+
+def _rate(series: Series, window: float) -> str:
+    """The slope of a counter from its last sample before the window to its last one, per second.
+
+    A counter that is younger than that, or started again since, has no such slope: then ``rate()`` gives a
+    lower bound, as the sum over samples that are there.
+    """
+    then = f"{series} offset {window:.0f}s"
+    slope = f"({series} - {then}) / (timestamp({series}) - timestamp({then}))"
+    unbroken = f"resets({series}[{window + edge(window):.0f}s]) == 0"
+    return f"({slope} and {unbroken}) or rate({series}[{window:.0f}s])"
 
 
 def _timestamp_terms(engines: Sequence[MetricNames], *, at_window_start: bool) -> list[str]:
@@ -129,7 +141,7 @@ def _timestamp_terms(engines: Sequence[MetricNames], *, at_window_start: bool) -
     for metrics in engines:
         for series in metrics.series[Signal.RUNNING]:
             window = metrics.rate_window_seconds
-            offset = f" offset {window - edge(window):.0f}s" if at_window_start else ""
+            offset = f" offset {window:.0f}s" if at_window_start else ""
             # min: of several series of one pod the oldest decides (a namesake's leftovers, a dead rank)
             inner = f"min by (namespace, pod) (timestamp({series}{offset}))"
             terms.append(_tagged(inner, series_id(series, metrics)))
@@ -200,7 +212,8 @@ def failure(answers: Mapping[str, Answer]) -> str | None:
 
 def pod_metrics(answers: Answers, pod: Key, metrics: MetricNames) -> PodMetrics:
     """The readings of one pod that speaks ``metrics``."""
-    readings = {signal: _reading(answers, pod, signal, metrics) for signal in metrics.series}
+    window = _window(answers, pod, metrics)
+    readings = {signal: _reading(answers, pod, signal, metrics, window) for signal in metrics.series}
     buckets = answers.buckets.get((pod, metrics.first_token or ""), ())
     return PodMetrics(readings, buckets)
 
@@ -220,45 +233,63 @@ def gathered(
     return Metrics(
         at=at,
         pods={pod: pod_metrics(indexed, pod, metrics) for pod, metrics in pods},
+        first_token_failure=indexed.failures.get(FIRST_TOKEN),
         failure=failure(answers),
     )
 
 
-def _reading(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames) -> Reading:
-    if why := answers.failures.get(signal.value):
+@lru_cache(maxsize=256)
+def _series_ids(metrics: MetricNames) -> Mapping[Signal, tuple[str, ...]]:
+    """What tells the series of one engine apart, by signal, the preferred one first."""
+    return {signal: tuple(series_id(s, metrics) for s in found) for signal, found in metrics.series.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """How well one pod's samples cover the rate window."""
+
+    newest: float | None
+    """Age (s) of the last sample; None when Prometheus did not say."""
+    whole: bool
+    """Whether a sample stands just before the window, and one near its end."""
+
+
+def _window(answers: Answers, pod: Key, metrics: MetricNames) -> _Window:
+    running, window = _series_ids(metrics)[Signal.RUNNING], metrics.rate_window_seconds
+    newest = _age(answers, Freshness.LAST_SAMPLE, pod, running)
+    oldest = _age(answers, Freshness.WINDOW_START, pod, running)
+    begun = oldest is not None and oldest <= window + edge(window)
+    return _Window(newest, begun and newest is not None and newest <= edge(window))
+
+
+def _reading(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames, window: _Window) -> Reading:
+    if why := answers.failures.get(signal):
         return Missing(f"Prometheus: {why}")
-    for series in metrics.series[signal]:
-        sample = answers.values.get(signal.value, {}).get((pod, series_id(series, metrics)))
+    found = answers.values.get(signal, {})
+    for series in _series_ids(metrics)[signal]:
+        sample = found.get((pod, series))
         if sample is not None:
-            return _judged(answers, pod, signal, metrics, sample)
+            return _judged(answers, signal, sample, window)
     return Missing(f"no series {' or '.join(s.name for s in metrics.series[signal])} for the pod")
 
 
-def _judged(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames, sample: Sample) -> Reading:
+def _judged(answers: Answers, signal: Signal, sample: Sample, window: _Window) -> Reading:
     if not 0 <= sample.value <= MOST:  # NaN is not either
         return Missing(f"Prometheus answered {sample.value}")
-    age = _age(answers, Freshness.LAST_SAMPLE, pod, metrics)
-    if age is None:
+    if window.newest is None:
         return Missing("the age of the last sample is unknown")
-    if age > answers.stale_after:
-        return Stale(sample.value, answers.at - age)
-    if signal in COUNTERS and not _whole_window(answers, pod, metrics, age):
+    if window.newest > answers.stale_after:
+        return Stale(sample.value, answers.at - window.newest)
+    if signal in COUNTERS and not window.whole:
         return Stale(sample.value, answers.at)
-    return Fresh(sample.value, answers.at - age)
+    return Fresh(sample.value, answers.at - window.newest)
 
 
-def _whole_window(answers: Answers, pod: Key, metrics: MetricNames, newest: float) -> bool:
-    """Whether a sample stands near both ends of the window; ``newest`` is the age (s) of the last one."""
-    window = metrics.rate_window_seconds
-    oldest = _age(answers, Freshness.WINDOW_START, pod, metrics)
-    return oldest is not None and oldest <= window and newest <= edge(window)
-
-
-def _age(answers: Answers, question: Freshness, pod: Key, metrics: MetricNames) -> float | None:
+def _age(answers: Answers, question: Freshness, pod: Key, running: Sequence[str]) -> float | None:
     """Seconds between the pod's sample and the evaluation; None when Prometheus did not say."""
-    found = answers.values.get(question.value, {})
-    for series in metrics.series[Signal.RUNNING]:
-        sample = found.get((pod, series_id(series, metrics)))
+    found = answers.values.get(question, {})
+    for series in running:
+        sample = found.get((pod, series))
         if sample is not None and math.isfinite(sample.value):
             return max(0.0, sample.at - sample.value)
     return None

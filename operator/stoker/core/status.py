@@ -10,11 +10,13 @@ Rules of this module:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 from stoker.api import meta
 from stoker.api.conditions import ConditionType, Reason
+from stoker.api.status import MAX_HISTORY, MAX_REPLICA_STATES
 from stoker.api.v1alpha1 import (
     CapacitySource,
     CapacityStatus,
@@ -41,9 +43,6 @@ REFRESH_SECONDS = 30.0
 
 _ARGUMENT = re.compile(r"\.args(\[\d+\])?$")
 
-HISTORY = 10
-REPLICA_STATES = 50
-
 
 def compute(decided: Decided) -> ModelDeploymentStatus:
     """The whole status. Equal to the published one when there is nothing new to say."""
@@ -63,8 +62,8 @@ def compute(decided: Decided) -> ModelDeploymentStatus:
         capacity=_capacity(decided),
         startup=_startup(decided),
         scaling=_scaling(decided),
-        replica_states=states[:REPLICA_STATES],
-        replica_states_omitted=max(0, len(states) - REPLICA_STATES) or None,
+        replica_states=states[:MAX_REPLICA_STATES],
+        replica_states_omitted=max(0, len(states) - MAX_REPLICA_STATES) or None,
         conditions=conditions_of(decided),
     )
     return _settled(before, status, decided.now)
@@ -120,25 +119,33 @@ def _capacity(decided: Decided) -> tuple[CapacityStatus, ...]:
 
 
 def _startup(decided: Decided) -> StartupStatus | None:
-    """Time from creation to serving, of the replicas that serve and never restarted."""
+    """Time from creation to serving, of the replicas that serve and never restarted.
+
+    The two moments come from two clocks, the API server's and the node's: their difference can be negative.
+    """
     starts = sorted(
-        p.ready_since - p.created_at
+        max(0.0, p.ready_since - p.created_at)
         for p in decided.pods
         if p.ready_since is not None and not any(c.restarts for c in p.containers)
     )
     if not starts:
         return decided.deployment.status.startup
     return StartupStatus(
-        p50_seconds=starts[(len(starts) - 1) // 2],
-        p90_seconds=starts[min(len(starts) - 1, len(starts) * 9 // 10)],
+        p50_seconds=_nearest_rank(starts, 0.5),
+        p90_seconds=_nearest_rank(starts, 0.9),
         samples=len(starts),
     )
+
+
+def _nearest_rank(values: Sequence[float], share: float) -> float:
+    """The smallest of the ascending values that this share of them does not exceed."""
+    return values[math.ceil(share * len(values)) - 1]
 
 
 def _scaling(decided: Decided) -> ScalingStatus | None:
     before = decided.deployment.status.scaling or ScalingStatus(mode="Fixed")
     decision = _decision(decided)
-    history = (decision, *before.history)[:HISTORY] if decision is not None else before.history
+    history = (decision, *before.history)[:MAX_HISTORY] if decision is not None else before.history
     mode = decided.scaling.mode.value if decided.scaling is not None else "Fixed"
     if decided.scaling is None:
         return before.model_copy(
@@ -166,12 +173,19 @@ def _decision(decided: Decided) -> Decision | None:
     chosen = decided.recommendation
     return Decision(
         time=moment(decided.now),
-        from_=decided.previous or 0,
+        from_=_before(decided),
         to=decided.desired,
         limited_by=chosen.limited_by if chosen is not None else "replicas",
         reason=_direction(decided),
         message=chosen.message if chosen is not None else f"spec.replicas is {decided.desired}",
     )
+
+
+def _before(decided: Decided) -> int:
+    """The former number; of a fleet whose status was lost, the replicas that run."""
+    if decided.previous is not None:
+        return decided.previous
+    return sum(not p.leaving and not p.terminal for p in decided.pods)
 
 
 def _direction(decided: Decided) -> str:
@@ -194,23 +208,25 @@ def _demand(face: Face) -> DemandStatus:
 
 
 def _replica_states(decided: Decided) -> tuple[ReplicaState, ...]:
-    states = [_replica_state(p, decided.now) for p in decided.pods]
+    published = {s.name: s for s in decided.deployment.status.replica_states}
+    states = [_replica_state(p, decided.now, published.get(p.key.name)) for p in decided.pods]
     return tuple(sorted(states, key=lambda s: (s.phase is ReplicaPhase.SERVING, s.name)))
 
 
-def _replica_state(pod: Pod, now: float) -> ReplicaState:
+def _replica_state(pod: Pod, now: float, published: ReplicaState | None) -> ReplicaState:
+    """One replica; the very object that is published when it still says it, which spares checking it anew."""
     finding = None if pod.routed or pod.leaving else diagnose_pod(pod, now)
-    since = _phase_since(pod)
-    return ReplicaState(
-        name=pod.key.name,
-        accelerator=pod.accelerator,
-        revision=pod.revision,
-        phase=phase(pod, now),
-        node=pod.node,
-        reason=finding.reason if finding is not None else "",
-        message=finding.message if finding is not None else pod.drain_reason,
-        since=moment(since),
-    )
+    state = {
+        "name": pod.key.name,
+        "accelerator": pod.accelerator,
+        "revision": pod.revision,
+        "phase": phase(pod, now),
+        "node": pod.node,
+        "reason": finding.reason if finding is not None else "",
+        "message": finding.message if finding is not None else pod.drain_reason,
+        "since": moment(_phase_since(pod)),
+    }
+    return published if published is not None and vars(published) == state else ReplicaState(**state)
 
 
 def _phase_since(pod: Pod) -> float:
@@ -244,7 +260,7 @@ def _settled(
     )
     if same != before:
         return after
-    drifted = _without_times(before) != _without_times(after)
+    drifted = _drifting(before) != _drifting(after)
     published = before.scaling.demand_observed_at
     young = published is not None and now - published.timestamp() < REFRESH_SECONDS
     turned = [(d.signal, d.freshness, d.proposes) for d in before.scaling.demand] != [
@@ -255,16 +271,16 @@ def _settled(
 
 def _messages_kept(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[Condition, ...]:
     """The new conditions with the published messages: a message alone may wait for the refresh."""
+    if after == before:
+        return tuple(after)
     published = {c.type: c.message for c in before}
     return tuple(c.model_copy(update={"message": published.get(c.type, c.message)}) for c in after)
 
 
-def _without_times(status: ModelDeploymentStatus) -> ModelDeploymentStatus:
-    if status.scaling is None:
-        return status
-    return status.model_copy(
-        update={"scaling": status.scaling.model_copy(update={"demand_observed_at": None})}
-    )
+def _drifting(status: ModelDeploymentStatus) -> tuple[object, ...]:
+    """What may wait for the refresh."""
+    demand = status.scaling.demand if status.scaling is not None else ()
+    return status.tokens_per_second, demand, status.conditions
 
 
 def _rounded(value: float) -> float:
@@ -297,4 +313,5 @@ _CALM = frozenset({Reason.FIXED, Reason.SHADOW, Reason.COMPLETE, Reason.SCALED_T
 
 def _event(condition: Condition) -> Event:
     bad = condition.status is ConditionStatus.FALSE and condition.reason not in _CALM
+    bad = bad or condition.reason == Reason.INTERNAL_ERROR
     return Event("Warning" if bad else "Normal", condition.reason, f"{condition.type}: {condition.message}")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from stoker.api.conditions import ConditionType, Reason, ready_condition, set_condition
+from stoker.api.conditions import ConditionType, Reason, find, ready_condition, set_condition
 from stoker.api.v1alpha1 import Condition, ConditionStatus, FieldError, Freshness, Scaling, ScalingMode
 from stoker.core.capacity import Grant
 from stoker.core.demand import Demand
@@ -51,6 +51,8 @@ class Decided:
     demand: Demand | None = None
     faces: tuple[Face, ...] = ()
     metrics_failure: str | None = None
+    metrics_pending: bool = False
+    """Prometheus has not been asked yet."""
     obstacle: Obstacle | None = None
     """What the API server refused, if anything."""
 
@@ -93,8 +95,16 @@ def with_ready(conditions: tuple[Condition, ...], generation: int, now: float) -
 def set_verdict(
     conditions: Sequence[Condition], kind: ConditionType, verdict: Verdict, generation: int, now: float
 ) -> tuple[Condition, ...]:
-    """The conditions with this one set."""
+    """The conditions with this one set; the very same ones when they say so already."""
     status, reason, message = verdict
+    old = find(conditions, kind)
+    if old is not None and (old.status, old.reason, old.message, old.observed_generation) == (
+        status,
+        reason,
+        message,
+        generation,
+    ):
+        return tuple(conditions)
     new = Condition(
         type=kind,
         status=status,
@@ -128,6 +138,8 @@ def _progressing(decided: Decided) -> Verdict:
     missing = decided.grant.replicas - decided.serving
     if missing > 0:
         return TRUE, Reason.SCALING, f"{decided.serving} of {decided.grant.replicas} replicas serve"
+    if decided.grant.shortage is not None:
+        return FALSE, decided.grant.shortage.reason, decided.grant.shortage.message
     if draining:
         return TRUE, Reason.DRAINING, f"{_replicas(draining)} finishing requests before leaving"
     return FALSE, Reason.COMPLETE, f"{_replicas(decided.serving)} serving the current spec, as wanted"
@@ -136,16 +148,15 @@ def _progressing(decided: Decided) -> Verdict:
 def _rolling(decided: Decided) -> Verdict:
     since, finding = decided.steps.stuck_since, _finding(decided)
     waited = decided.now - since if since is not None else 0.0
-    left = decided.steps.rolling
+    left = _replicas(decided.steps.rolling)
+    stay = f"{left} of the old one {'stays' if decided.steps.rolling == 1 else 'stay'}"
     if finding is not None and waited >= STUCK_WITH_CAUSE_SECONDS:
-        message = f"the new revision does not come up; {left} replicas of the old one stay. {finding.message}"
+        message = f"the new revision does not come up; {stay}. {finding.message}"
         return FALSE, Reason.ROLLOUT_STUCK, message
     if waited >= STUCK_SECONDS:
-        message = (
-            f"the new revision is not ready after {waited / 60:.0f} min; {left} replicas of the old one stay"
-        )
+        message = f"the new revision is not ready after {waited / 60:.0f} min; {stay}"
         return FALSE, Reason.ROLLOUT_STUCK, message
-    return TRUE, Reason.ROLLING_OUT, f"{left} replicas of an older revision are still to be replaced"
+    return TRUE, Reason.ROLLING_OUT, f"{left} of an older revision still to be replaced"
 
 
 def _available(decided: Decided) -> Verdict:
@@ -171,9 +182,21 @@ def _replicas(count: int) -> str:
 
 def _minimum(decided: Decided) -> int:
     """Replicas that must serve: the stated minimum; one fewer while a rollout replaces one without room."""
-    floor = decided.scaling.min_replicas if decided.scaling is not None else decided.desired
+    floor = decided.scaling.min_replicas if decided.scaling is not None else _fixed_minimum(decided)
     floor = max(1, min(floor, decided.desired))
     return max(1, floor - 1) if decided.steps.rolling else floor
+
+
+def _fixed_minimum(decided: Decided) -> int:
+    """Of a fixed number all must serve; while it grows, as many as before, until they could have started."""
+    if decided.previous is not None and 0 < decided.previous < decided.desired:
+        return decided.previous
+    published = decided.deployment.status.scaling
+    last = published.last_decision if published is not None else None
+    if last is None or last.to != decided.desired or not 0 < last.from_ < last.to:
+        return decided.desired
+    young = decided.now - last.time.timestamp() < STUCK_SECONDS
+    return last.from_ if young else decided.desired
 
 
 def _finding(decided: Decided) -> Finding | None:
@@ -183,6 +206,8 @@ def _finding(decided: Decided) -> Finding | None:
 def _scaling_active(decided: Decided) -> Verdict:
     if decided.scaling is None:
         return FALSE, Reason.FIXED, "spec.scaling is not set: spec.replicas, or /scale, sets the number"
+    if decided.metrics_failure is not None and decided.metrics_pending:
+        return UNKNOWN, Reason.WAITING_FOR_METRICS, decided.metrics_failure
     if decided.metrics_failure is not None:
         return FALSE, Reason.PROMETHEUS_UNREACHABLE, f"the number is held: {decided.metrics_failure}"
     if decided.demand is None or not decided.demand.serving:

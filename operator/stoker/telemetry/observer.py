@@ -72,7 +72,9 @@ class Observer:
     def planned(self, plan: Plan, result: Ending | None) -> None:
         """A plan was made (None) or carried out."""
         if result is None:
-            if not plan.actions and plan.status is None and not plan.events:
+            if plan.error is not None:
+                self._metrics.reconciled("error")
+            elif not plan.actions and plan.status is None and not plan.events:
                 self._metrics.reconciled("unchanged")
             return
         self._metrics.reconciled(str(result.outcome))

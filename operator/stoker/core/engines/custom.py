@@ -44,7 +44,6 @@ class Custom:
             path=given.path,
             series={signal: (Series(name),) for signal, name in _names(given).items() if name},
             first_token=given.time_to_first_token,
-            live_token_counter=False,
             rate_window_seconds=_RATE_WINDOW_SECONDS,
         )
 

@@ -24,7 +24,7 @@ from stoker.core.engines.source import source
 from stoker.core.readings import MetricNames, Series, Signal
 
 IMAGE: Final = "vllm/vllm-openai:v0.33.0"
-"""The version that this release of Stoker was tested with. `--shutdown-timeout` needs one of 2026 or
+"""The version that this release of Stoker was written for. `--shutdown-timeout` needs one of 2026 or
 later."""
 
 METRICS: Final = MetricNames(
@@ -41,7 +41,6 @@ METRICS: Final = MetricNames(
         Signal.WAITING: (Series("vllm:num_requests_waiting"),),
     },
     first_token="vllm:time_to_first_token_seconds",  # noqa: S106 - a metric, not a secret
-    live_token_counter=True,
     rate_window_seconds=60.0,
 )
 
@@ -66,6 +65,7 @@ RESERVED: Final = {
     "--tensor-parallel-size": "set spec.accelerators[].count, which is shared out over all parallel groups",
     "--shutdown-timeout": "set spec.drain.timeout, which bounds how long a replica may finish its requests",
     "--disable-log-stats": "remove it; without its metrics Stoker cannot see the engine's load",
+    "--config": "write its arguments out; a file could set what belongs to Stoker",
     "--ssl-keyfile": _PLAIN_HTTP,
     "--ssl-certfile": _PLAIN_HTTP,
 }

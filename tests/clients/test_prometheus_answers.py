@@ -1,0 +1,138 @@
+"""What Prometheus sends becomes samples or a reason, whatever it is."""
+
+import json
+import math
+
+import pytest
+
+from stoker.clients.prometheus import read
+from stoker.core.signals import Failed, Sample, Samples
+
+
+def vector(*values, **extra):
+    result = [{"metric": {"pod": f"p{i}"}, "value": [100.5, v]} for i, v in enumerate(values)]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}, **extra}
+
+
+def body(answer):
+    return json.dumps(answer).encode()
+
+
+def test_samples_keep_labels_value_and_time():
+    answer = read(200, body(vector("1.5", "0")))
+    assert answer == Samples((Sample({"pod": "p0"}, 1.5, 100.5), Sample({"pod": "p1"}, 0.0, 100.5)))
+
+
+def test_no_series_is_an_empty_answer_and_no_failure():
+    assert read(200, body(vector())) == Samples(())
+
+
+@pytest.mark.parametrize(("text", "value"), [("+Inf", math.inf), ("-Inf", -math.inf), ("1e+09", 1e9)])
+def test_infinities_are_kept_as_numbers(text, value):
+    answer = read(200, body(vector(text)))
+    assert isinstance(answer, Samples)
+    assert answer.samples[0].value == value
+
+
+def test_nan_is_kept_as_nan():
+    answer = read(200, body(vector("NaN")))
+    assert isinstance(answer, Samples)
+    assert math.isnan(answer.samples[0].value)
+
+
+def test_warnings_of_partial_data_are_seen():
+    answer = read(200, body(vector("1", warnings=["store 10.0.0.7:10901 is unavailable"])))
+    assert isinstance(answer, Samples)
+    assert answer.warnings == ("store 10.0.0.7:10901 is unavailable",)
+
+
+@pytest.mark.parametrize("warnings", ["text", {"a": 1}, 7])
+def test_warnings_of_another_shape_still_warn(warnings):
+    answer = read(200, body(vector("1", warnings=warnings)))
+    assert isinstance(answer, Samples)
+    assert len(answer.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"status": "success", "data": {"resultType": "matrix", "result": []}}, "'matrix'"),
+        ({"status": "success", "data": {"resultType": "scalar", "result": [1, "2"]}}, "'scalar'"),
+        ({"status": "success", "data": {"resultType": "vector", "result": None}}, "instant vector"),
+        ({"status": "success", "data": None}, "no data"),
+        ({"status": "success"}, "no data"),
+        (vector(1.5), "no sample"),
+        (vector("abc"), "could not convert"),
+        (vector(None), "no sample"),
+        (vector("1") | {"data": {"resultType": "vector", "result": ["x"]}}, "no sample"),
+        ({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}}]}}, "no sample"),
+        (
+            {
+                "status": "success",
+                "data": {"resultType": "vector", "result": [{"metric": {}, "histogram": [1, {}]}]},
+            },
+            "native histogram",
+        ),
+        (
+            {
+                "status": "success",
+                "data": {"resultType": "vector", "result": [{"metric": {"a": 1}, "value": [1, "1"]}]},
+            },
+            "labels",
+        ),
+        (
+            {
+                "status": "success",
+                "data": {"resultType": "vector", "result": [{"metric": {}, "value": [math.nan, "1"]}]},
+            },
+            "without a time",
+        ),
+        (
+            {
+                "status": "success",
+                "data": {"resultType": "vector", "result": [{"metric": {}, "value": [10**400, "1"]}]},
+            },
+            "too large",
+        ),
+    ],
+)
+def test_a_malformed_answer_fails_with_the_reason(answer, why):
+    failed = read(200, body(answer))
+    assert isinstance(failed, Failed)
+    assert why in failed.why
+    assert not failed.unreachable
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (200, b""),
+        (200, b"<html>login</html>"),
+        (200, b"\xff\xfe"),
+        (200, b"[" * 100_000),
+        (200, b"[]"),
+        (200, b'"text"'),
+        (200, b'{"kind": "Status"}'),
+        (502, b"bad gateway"),
+    ],
+)
+def test_what_is_not_prometheus_is_unreachable(status, text):
+    failed = read(status, text)
+    assert isinstance(failed, Failed)
+    assert failed.unreachable
+    assert f"HTTP {status}" in failed.why
+
+
+@pytest.mark.parametrize(
+    ("status", "unreachable"), [(400, False), (422, False), (503, False), (401, True), (403, True)]
+)
+def test_an_error_of_prometheus_is_told_in_its_own_words(status, unreachable):
+    answer = {"status": "error", "errorType": "bad_data", "error": "parse error:\n unexpected <aggr:sum>"}
+    expected = Failed(f"HTTP {status}, bad_data: parse error: unexpected <aggr:sum>", unreachable=unreachable)
+    assert read(status, body(answer)) == expected
+
+
+def test_a_long_reason_is_cut():
+    failed = read(400, body({"status": "error", "error": "x" * 10_000}))
+    assert isinstance(failed, Failed)
+    assert len(failed.why) < 400
