@@ -109,7 +109,7 @@ def scheduling(message: str) -> Cause:
     # A node without the labels was never meant: it is no obstacle unless all nodes are like that.
     meant = [b for b in blocked if b.reason is not Reason.NO_SUCH_NODE] or blocked
     nodes = quote(", ".join(b.what for b in blocked))
-    # Which taint is not said, and taints are looked at before labels: it may be that of a control plane's node.
+    # Which taint is not said, and taints are looked at before labels: it may be a control plane's node's.
     told = blocked if all(_TAINT in b.what for b in meant) else meant
     remedies = list(dict.fromkeys(b.do for b in told))
     return Cause(meant[0].reason, f"no node fits: {nodes}", "; ".join(remedies[:2]))
