@@ -23,8 +23,16 @@ class RangeTakenError(ProcessError):
     """The pod range, or every one of them, belongs to another plane on this machine."""
 
 
+_port_claims: list[socket.socket] = []
+"""Held for the life of this process."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Return `count` different ports that were free on 127.0.0.1 a moment ago."""
+    """Return `count` different ports that were free on 127.0.0.1 a moment ago.
+
+    No testbed on this machine is given them again while this process lives: what they are for takes a second
+    or two to open them, and opens them again when it is restarted.
+    """
     found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         if len(found) == count:
@@ -35,12 +43,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def _is_free(port: int) -> bool:
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            claim.bind(f"\0stoker-testbed-port-{port}")
             probe.bind(("127.0.0.1", port))
         except OSError:
+            claim.close()
             return False
+    _port_claims.append(claim)
     return True
 
 

@@ -16,6 +16,9 @@ from tests.cluster.operator_load import HeldRequests
 OPTIONS = EngineOptions(model="qwen3-32b-8xh100", tick=0.1)
 """The engine with the largest cache, so that held requests fit; looked at rarely, to save the cores."""
 
+LAB_RESOURCE = "example.com/accelerator"
+"""What nodes of a test's own have."""
+
 
 @pytest.fixture
 def lab(plane: Access, namespace: str, tmp_path: Path) -> Iterator[Lab]:
@@ -44,18 +47,20 @@ def load(engines: EngineFleet) -> Iterator[HeldRequests]:
 
 @pytest.fixture
 def own_node(lab: Lab) -> Iterator[Callable[[], Json]]:
-    """Add a node of 8 GPUs that takes this test's pods alone; the answer is the accelerator that fits two."""
+    """Add a node for this test's pods alone; the answer is the accelerator that fits twice onto it.
+
+    Its accelerators are a resource that no other test asks for. A taint would show in other tests' messages.
+    """
     names: list[str] = []
 
     def add() -> Json:
         name = f"{lab.namespace}-{len(names)}"
-        node = gpu_node(name, labels={"lab": lab.namespace})
-        node["spec"] = {"taints": [{"key": "lab", "value": lab.namespace, "effect": "NoSchedule"}]}
+        node = gpu_node(name, gpus=0, labels={"lab": lab.namespace})
+        node["status"]["capacity"][LAB_RESOURCE] = node["status"]["allocatable"][LAB_RESOURCE] = "8"
         lab.client.post("/api/v1/nodes", json=node).raise_for_status()
         names.append(name)
         wait_ready(lab.plane, [name])
-        toleration = {"key": "lab", "operator": "Exists"}
-        return {"count": 4, "nodeSelector": {"lab": lab.namespace}, "tolerations": [toleration]}
+        return {"resource": LAB_RESOURCE, "count": 4, "nodeSelector": {"lab": lab.namespace}}
 
     yield add
     for pod in lab.pods(live=False):

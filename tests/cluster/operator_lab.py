@@ -280,5 +280,11 @@ def line(pod: Json) -> str:
         "ready" if is_ready(pod) else "",
         "in routing" if in_routing(pod) else "out of routing",
         "deleting" if "deletionTimestamp" in metadata else "",
+        *(f"not {c['type']} since {c['lastTransitionTime']}: {c.get('message', '')}" for c in _false(status)),
     ]
     return f"{metadata['name']} {metadata['uid'][:8]} {status.get('phase')} {' '.join(filter(None, marks))}"
+
+
+def _false(status: Json) -> list[Json]:
+    """The conditions of a pod that are False."""
+    return [c for c in status.get("conditions", ()) if c["status"] == "False"]

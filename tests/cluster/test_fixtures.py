@@ -8,8 +8,9 @@ from testbed.access import Access
 
 def test_the_shared_plane_has_gpu_nodes_and_the_projects_crds(plane: Access, repository):
     nodes = json.loads(plane.kubectl("get", "nodes", "-o", "json"))["items"]
-    assert {node["status"]["allocatable"]["nvidia.com/gpu"] for node in nodes} == {"8"}
-    assert len(nodes) >= 40
+    gpus = [node["status"]["allocatable"].get("nvidia.com/gpu") for node in nodes]
+    assert gpus.count("8") == 40
+    assert set(gpus) <= {"8", None}, "other tests add nodes, with resources of their own"
     if any((repository / "crds").glob("*.yaml")):
         assert "modeldeployments" in plane.kubectl("api-resources", "--api-group=stoker.dev")
 

@@ -93,6 +93,16 @@ class TestScheduling:
         assert "1 full of pods" in finding.message
         assert finding.message.endswith("larger nodes; add the taint to accelerators[].tolerations.")
 
+    def test_a_taint_beside_wrong_labels_may_be_the_control_planes(self) -> None:
+        message = (
+            "0/41 nodes are available: 1 node(s) had untolerated taint(s), "
+            "40 node(s) didn't match Pod's node affinity/selector."
+        )
+        assert found(unschedulable(message)).message.endswith(
+            "Add the taint to accelerators[].tolerations; "
+            "correct accelerators[].nodeSelector, or label the nodes."
+        )
+
     def test_a_gate_is_named(self) -> None:
         finding = found(unschedulable("", reason="SchedulingGated"))
         assert finding.reason is Reason.UNSCHEDULABLE

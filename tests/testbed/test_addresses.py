@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,10 +80,20 @@ def test_ports_are_free_and_different():
 
 
 def test_a_port_in_use_is_not_handed_out(monkeypatch: pytest.MonkeyPatch):
-    taken, free = free_ports(2)
-    monkeypatch.setattr(addresses, "_PORTS", [taken, free])
-    with socket.create_server(("127.0.0.1", taken)):
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as other:
+        taken, free = listener.getsockname()[1], other.getsockname()[1]
+        other.close()
+        monkeypatch.setattr(addresses, "_PORTS", [taken, free])
         assert free_ports(1) == [free]
+
+
+def test_a_port_is_handed_out_once_whether_it_is_open_yet_or_not(monkeypatch: pytest.MonkeyPatch):
+    (port,) = free_ports(1)
+    monkeypatch.setattr(addresses, "_PORTS", [port])
+    assert free_ports(1) == []
+    ask = f"from testbed import addresses; addresses._PORTS = [{port}]; print(addresses.free_ports(1))"
+    elsewhere = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert elsewhere.stdout.strip() == "[]"
 
 
 def test_ports_are_never_those_of_outgoing_connections():

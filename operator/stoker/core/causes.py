@@ -48,6 +48,7 @@ def _obstacle(pattern: str, reason: Reason, what: str, do: str) -> _Obstacle:
     return _Obstacle(re.compile(pattern), reason, what, do)
 
 
+_TAINT: Final = "with a taint that is not tolerated"
 _OBSTACLES: Final = (
     _obstacle(
         r"Insufficient (\S+/\S+)",
@@ -64,7 +65,7 @@ _OBSTACLES: Final = (
     _obstacle(
         r"(taint)",
         Reason.UNSCHEDULABLE,
-        "with a taint that is not tolerated",
+        _TAINT,
         "add the taint to accelerators[].tolerations",
     ),
     _obstacle(
@@ -108,7 +109,9 @@ def scheduling(message: str) -> Cause:
     # A node without the labels was never meant: it is no obstacle unless all nodes are like that.
     meant = [b for b in blocked if b.reason is not Reason.NO_SUCH_NODE] or blocked
     nodes = quote(", ".join(b.what for b in blocked))
-    remedies = list(dict.fromkeys(b.do for b in meant))
+    # Which taint is not said, and taints are looked at before labels: it may be a control plane's node's.
+    told = blocked if all(_TAINT in b.what for b in meant) else meant
+    remedies = list(dict.fromkeys(b.do for b in told))
     return Cause(meant[0].reason, f"no node fits: {nodes}", "; ".join(remedies[:2]))
 
 

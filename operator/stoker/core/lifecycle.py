@@ -356,6 +356,8 @@ def _requeue_at(context: Context, replicas: _Replicas) -> float | None:
         moments += [
             s + MAKE_ROOM_SECONDS for p in replicas.current if (s := _unschedulable_since(p)) is not None
         ]
+        if context.made_room_at is not None:
+            moments.append(context.made_room_at + ROOM_TAKEN_SECONDS)
     future = [m for m in moments if m > context.now]
     return min(future, default=None)
 
