@@ -71,6 +71,10 @@ verify: generate ## Check that generated files are what their sources say
 bench-controller: testbed ## Measure the operator with up to 10,000 ModelDeployments
 	@$(BIN)/python -m bench.controller $(ARGS)
 
+.PHONY: bench-replay
+bench-replay: $(STAMP) ## Replay recorded traffic at autoscalers, in virtual time
+	@$(BIN)/python -m bench.replay $(ARGS)
+
 # --- Housekeeping ---------------------------------------------------------------------------------
 
 .PHONY: format
