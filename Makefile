@@ -49,7 +49,7 @@ test: testbed ## Run every test, those on the real control plane included
 
 .PHONY: test-fast
 test-fast: $(STAMP) ## Run the tests that need no control plane
-	@$(BIN)/python -m pytest --numprocesses auto -m "not cluster and not built" $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto -m "not cluster and not built and not slow" $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, format, types and import contracts
