@@ -13,7 +13,7 @@ from stoker.api.conditions import Reason
 from stoker.clients.errors import Transient
 from stoker.controller import loop
 from stoker.controller.executor import Outcome, Result
-from stoker.controller.loop import AGAIN_SECONDS, Controller, Intervals
+from stoker.controller.loop import AGAIN_SECONDS, PUBLISHING_SHARE, Controller, Intervals
 from stoker.controller.queue import FIRST_BACKOFF_SECONDS, JITTER, Queue
 from stoker.controller.store import Store
 from stoker.core.observed import Memory, Obstacle, Snapshot
@@ -182,12 +182,28 @@ class TestActing:
     @pytest.mark.parametrize(("workers", "most"), [(1, 1), (2, 2), (16, 2)])
     async def test_no_more_acts_at_once_than_workers(self, world, workers, most):
         world.loop = world.make(workers=workers)
-        world.plans = {KEY: plan(), OTHER: plan(OTHER)}
+        world.plans = {KEY: removal(), OTHER: removal(OTHER)}
         world.executor.gate.clear()
         asyncio.get_running_loop().call_later(0.01, world.executor.gate.set)
         await tick(world, KEY, OTHER)
 
         assert (world.executor.most, world.executor.finished) == (most, 2)
+
+    async def test_plans_that_only_publish_do_not_stand_before_one_that_acts(self, world):
+        third = Key(NAMESPACE, "phi")
+        world.store.put("ModelDeployment", manifest(third.name))
+        world.loop = world.make(workers=PUBLISHING_SHARE)
+        world.plans = {KEY: plan(), OTHER: plan(OTHER), third: removal(third)}
+        world.executor.gate.clear()
+        for key in world.plans:
+            world.loop.touch(key)
+        world.loop.tick()
+        await asyncio.sleep(0)
+
+        assert [p.key for p in world.executor.plans] == [KEY, third]
+        world.executor.gate.set()
+        await settle(world)
+        assert world.executor.finished == 3
 
     @pytest.mark.parametrize(
         ("made", "outcome", "waits", "comes"),

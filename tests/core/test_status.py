@@ -259,6 +259,14 @@ class TestQuiet:
         assert (found is before) is same
         assert found.tokens_per_second == (500 if same else 600)
 
+    @pytest.mark.parametrize(("after", "same"), [(REFRESH_SECONDS, True), (100, False)], ids=["young", "due"])
+    def test_a_large_fleet_refreshes_more_rarely(self, after, same):
+        assert status.refresh_seconds(3000) == 100
+        answer = load(11, at=NOW + after, generated_tokens=600.0)
+        before, found = self.at(NOW + after, answer, fleet_size=3000)
+
+        assert (found is before) is same
+
     def test_numbers_that_stand_still_are_never_published_again(self):
         before, found = self.at(NOW + 9000, load(10, at=NOW + 9000, generated_tokens=500.0))
 

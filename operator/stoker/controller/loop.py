@@ -4,7 +4,8 @@ Rules of this module:
 
 * Deciding takes no await: one snapshot, one pure call for the dirty ModelDeployments. Of very many some go
   first, so that requests and probes are answered in between.
-* Acting runs beside the loop, a bounded number of plans at once, and never two for one key.
+* Acting runs beside the loop, a bounded number of plans at once, and never two for one key. Plans that only
+  publish have few of the slots: a thousand refreshed statuses must not stand between a decision and its pod.
 * Everything wakes the loop through the queue: watch events, deadlines, the scaling interval, drains,
   and a slow resync. A quiet fleet is looked at and left alone.
 * Nothing that a ModelDeployment does ends the loop; nothing that the loop does is lost by its end.
@@ -36,6 +37,9 @@ DEBOUNCE_SECONDS = 0.05
 
 MOST_PER_TICK = 500
 """ModelDeployments decided at once: about a quarter of a second in which the loop does nothing else."""
+
+PUBLISHING_SHARE = 4
+"""One slot in so many may carry plans that only publish; they wait for each other, not before other plans."""
 
 FIRST_MEASUREMENT_SECONDS = 2.0
 """How long the first decisions wait for Prometheus: else each restart would report missing metrics."""
@@ -110,6 +114,7 @@ class Controller:
         self._clock = clock
         self._intervals = intervals or Intervals()
         self._slots = asyncio.Semaphore(workers)
+        self._publishing = asyncio.Semaphore(max(1, workers // PUBLISHING_SHARE))
         self._queue: Queue[Key] = Queue(time.monotonic)
         self._memory: dict[Key, Memory] = {}
         self._obstacles: dict[Key, Obstacle] = {}
@@ -207,7 +212,7 @@ class Controller:
         started = time.perf_counter()
         failed = True
         try:
-            async with self._slots:
+            async with self._slots if plan.actions else self._publishing:
                 result = await self._executor.execute(plan)
             failed = result.outcome is Outcome.FAILED or plan.error is not None
             self._note(plan, result)

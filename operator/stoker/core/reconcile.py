@@ -198,6 +198,7 @@ def _decided(
         metrics_failure=snapshot.metrics.failure,
         metrics_pending=snapshot.metrics.pending,
         obstacle=obstacle,
+        fleet_size=len(snapshot.deployments),
     )
 
 

@@ -55,6 +55,8 @@ class Decided:
     """Prometheus has not been asked yet."""
     obstacle: Obstacle | None = None
     """What the API server refused, if anything."""
+    fleet_size: int = 1
+    """ModelDeployments in all."""
 
     @property
     def scaling(self) -> Scaling | None:
