@@ -243,7 +243,9 @@ class Lab:
             ]
         lines += [f"  pod {line(pod)}" for pod in self.items("pods")]
         if self._operator is not None and self._operator.log.exists():
-            lines += self._operator.log.read_text(errors="replace").splitlines()[-40:]
+            lines += _tail(self._operator.log, 40)
+        for program in ("kube-scheduler", "kwok"):
+            lines += [f"{program}:", *_tail(self.plane.directory / "logs" / f"{program}.log", 10)]
         return "\n".join(lines)
 
 
@@ -279,10 +281,16 @@ def line(pod: Json) -> str:
     marks = [
         "ready" if is_ready(pod) else "",
         "in routing" if in_routing(pod) else "out of routing",
+        f"on {node}" if (node := pod["spec"].get("nodeName")) else "on no node",
         "deleting" if "deletionTimestamp" in metadata else "",
         *(f"not {c['type']} since {c['lastTransitionTime']}: {c.get('message', '')}" for c in _false(status)),
     ]
     return f"{metadata['name']} {metadata['uid'][:8]} {status.get('phase')} {' '.join(filter(None, marks))}"
+
+
+def _tail(log: Path, count: int) -> list[str]:
+    """The last lines of a log, none of one that was never written."""
+    return log.read_text(errors="replace").splitlines()[-count:] if log.exists() else []
 
 
 def _false(status: Json) -> list[Json]:
