@@ -33,6 +33,8 @@ class CapacitySource(StrEnum):
     """Where a capacity comes from."""
 
     STATED = "Stated"
+    LEARNED = "Learned"
+    PRIOR = "Prior"
 
 
 class Freshness(StrEnum):
@@ -79,7 +81,8 @@ class CapacityStatus(ApiModel):
     tokens_per_second: Count
     """Capacity of one replica in weighted tokens per second."""
     source: CapacitySource
-    """Where the number comes from: `Stated` in the spec."""
+    """Where the numbers come from: `Stated` in the spec, `Learned` from the fleet's own metrics, or `Prior`:
+    published measurements of such a model on such a GPU, until enough has been learned."""
 
 
 class StartupStatus(ApiModel):
