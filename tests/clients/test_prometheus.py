@@ -7,6 +7,7 @@ import threading
 import pytest
 from aiohttp import web
 
+from stoker.clients.answers import Matrix, Span
 from stoker.clients.prometheus import Access, Prometheus, _Connection
 from stoker.core.signals import Failed, Samples
 
@@ -37,6 +38,24 @@ async def test_a_query_is_a_form_and_never_in_the_url(serve):
     assert seen["form"]["time"] == "12.500"
     assert 0 < float(seen["form"]["timeout"]) <= 8
     assert seen["agent"].startswith("stoker/")
+
+
+async def test_a_stretch_of_time_is_a_form_of_its_own(serve):
+    seen = {}
+
+    async def handler(request):
+        seen.update(path=request.path_qs, form=dict(await request.post()))
+        points = [[100, "1"], [120, "3"]]
+        data = {"resultType": "matrix", "result": [{"metric": {"pod": "p"}, "values": points}]}
+        return web.json_response({"status": "success", "data": data})
+
+    async with Prometheus(await serve(handler)) as prometheus:
+        answer = (await prometheus.query_range_all({"q": "up"}, Span(100, 120, 10)))["q"]
+    assert isinstance(answer, Matrix)
+    assert [dict(course.values) for course in answer.courses] == [{0: 1.0, 2: 3.0}]
+    assert seen["path"] == "/api/v1/query_range"
+    del seen["form"]["timeout"]
+    assert seen["form"] == {"query": "up", "start": "100.000", "end": "120.000", "step": "10.000"}
 
 
 async def test_a_path_prefix_is_kept(serve):
@@ -145,7 +164,7 @@ async def test_the_loop_runs_on_while_a_query_waits(serve):
 async def test_a_thread_that_hangs_does_not_hold_the_answer(monkeypatch):
     """As in a name look-up, which no time-out of the socket ends."""
     release = threading.Event()
-    monkeypatch.setattr(_Connection, "instant", lambda *_: release.wait(20))
+    monkeypatch.setattr(_Connection, "ask", lambda *_: release.wait(20))
     async with Prometheus("http://prometheus.example", timeout=0.1) as prometheus:
         failed = (await prometheus.query_all({"q": "up"}))["q"]
         assert not release.is_set()

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from stoker.clients.prometheus import read
+from stoker.clients.answers import Course, Matrix, Span, read, read_range
 from stoker.core.signals import Failed, Sample, Samples
 
 
@@ -136,3 +136,72 @@ def test_a_long_reason_is_cut():
     failed = read(400, body({"status": "error", "error": "x" * 10_000}))
     assert isinstance(failed, Failed)
     assert len(failed.why) < 400
+
+
+# --- Matrices ------------------------------------------------------------------------------------
+
+MINUTE = Span(1000.0, 1060.0, 15.0)
+
+
+def matrix(*series, **extra):
+    result = [{"metric": {"pod": f"p{i}"}, "values": points} for i, points in enumerate(series)]
+    return {"status": "success", "data": {"resultType": "matrix", "result": result}, **extra}
+
+
+@pytest.mark.parametrize(
+    ("span", "count"), [(MINUTE, 5), (Span(0, 59, 15), 4), (Span(7, 7, 5), 1), (Span(0, 0.3, 0.1), 4)]
+)
+def test_a_span_counts_both_its_ends(span, count):
+    assert span.count == count
+
+
+def test_points_are_numbered_by_their_instant_and_absent_ones_stay_absent():
+    answer = read_range(
+        MINUTE, 200, body(matrix([[1000, "1"], [1030, "NaN"], [1060, "+Inf"]], [[1015, "2"]]))
+    )
+    assert isinstance(answer, Matrix)
+    first, second = answer.courses
+    assert first.labels == {"pod": "p0"}
+    assert sorted(first.values) == [0, 2, 4]
+    assert first.values[0] == 1.0
+    assert math.isnan(first.values[2])
+    assert first.values[4] == math.inf
+    assert second == Course({"pod": "p1"}, {1: 2.0})
+
+
+def test_a_matrix_without_series_is_an_empty_answer():
+    assert read_range(MINUTE, 200, body(matrix(warnings=["half"]))) == Matrix((), ("half",))
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (vector("1"), "'vector'"),
+        (matrix([[1000, None]]), "no points"),
+        (matrix([[1000]]), "not enough values"),
+        (matrix([["x", "1"]]), "no points"),
+        (matrix([[1000, "abc"]]), "could not convert"),
+        (matrix([[900, "1"]]), "outside of the time"),
+        (matrix([[1075, "1"]]), "outside of the time"),
+        (matrix(None), "no series"),
+        (matrix() | {"data": {"resultType": "matrix", "result": ["x"]}}, "no series"),
+        (
+            {
+                "status": "success",
+                "data": {"resultType": "matrix", "result": [{"metric": {}, "histograms": []}]},
+            },
+            "native histogram",
+        ),
+        (
+            {
+                "status": "success",
+                "data": {"resultType": "matrix", "result": [{"metric": {"a": 1}, "values": []}]},
+            },
+            "no text",
+        ),
+    ],
+)
+def test_a_malformed_matrix_says_what_is_wrong(answer, why):
+    failed = read_range(MINUTE, 200, body(answer))
+    assert isinstance(failed, Failed)
+    assert why in failed.why

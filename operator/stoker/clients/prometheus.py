@@ -1,4 +1,4 @@
-"""Prometheus: instant queries, many at once under one deadline.
+"""Prometheus: queries of an instant or of a stretch of time, many at once under one deadline.
 
 Rules of this module:
 
@@ -16,16 +16,15 @@ Source of the format: https://prometheus.io/docs/prometheus/latest/querying/api/
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TypeAlias, TypeVar
 
 import requests
 from prometheus_api_client import PrometheusConnect
@@ -34,16 +33,20 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from stoker.clients import user_agent
-from stoker.core.signals import Answer, Failed, Sample, Samples
+from stoker.clients.answers import MAX_WHY, Matrix, Span, read, read_range, short
+from stoker.core.signals import Answer, Failed, Samples
 
 CONNECT_SECONDS = 2.0
 """For the connect alone: a Prometheus that is up accepts at once, and the read needs the rest of the time."""
 CHUNK = 64 * 1024
-MAX_WHY = 300
-"""Characters of a server's words that are kept."""
+
+T = TypeVar("T")
 
 OnQuery = Callable[[str, str, float], None]
 """(name of the query, ``ok`` | ``partial`` | ``failed`` | ``unreachable``, seconds), for metrics."""
+
+_Read: TypeAlias = Callable[[int, bytes], T | Failed]
+"""What makes an answer of (HTTP status, body); raises nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Access:
 
 
 class Prometheus:
-    """Instant queries to one Prometheus; ``async with Prometheus(url) as prometheus: …``.
+    """Queries to one Prometheus; ``async with Prometheus(url) as prometheus: …``.
 
     Args:
         url: base address, with a path prefix if there is one; without one every query fails and says so.
@@ -114,12 +117,36 @@ class Prometheus:
         Returns:
             An answer for each name.
         """
+        when = {} if at is None else {"time": f"{at:.3f}"}
+        return await self._all("query", queries, when, read)
+
+    async def query_range_all(self, queries: Mapping[str, str], span: Span) -> Mapping[str, Matrix | Failed]:
+        """Ask all queries at once, each at every step of a stretch of time.
+
+        Args:
+            queries: PromQL by a name of the caller's choice.
+            span: the instants; Prometheus refuses more than 11,000.
+
+        Returns:
+            An answer for each name.
+        """
+        when = {"start": f"{span.start:.3f}", "end": f"{span.end:.3f}", "step": f"{span.step:.3f}"}
+        return await self._all("query_range", queries, when, partial(read_range, span))
+
+    async def _all(
+        self, kind: str, queries: Mapping[str, str], when: Mapping[str, str], read_as: _Read[T]
+    ) -> Mapping[str, T | Failed]:
         if not queries:
             return {}
         started = time.monotonic()
         loop = asyncio.get_running_loop()
-        running = {
-            name: loop.run_in_executor(self._pool, self._ask, name, query, at, started + self._timeout)
+        running: dict[str, asyncio.Future[T | Failed]] = {
+            name: loop.run_in_executor(
+                self._pool,
+                partial(
+                    self._ask, name, _Asked(kind, {"query": query, **when}), read_as, started + self._timeout
+                ),
+            )
             for name, query in queries.items()
         }
         done, late = await asyncio.wait(running.values(), timeout=self._timeout)
@@ -134,24 +161,24 @@ class Prometheus:
         self._note(name, failed, self._timeout)
         return failed
 
-    def _ask(self, name: str, query: str, at: float | None, deadline: float) -> Answer:
+    def _ask(self, name: str, asked: _Asked, read_as: _Read[T], deadline: float) -> T | Failed:
         """Runs in a thread of the pool; raises nothing."""
         started = time.monotonic()
-        answer = self._answer(query, at, deadline)
+        answer = self._answer(asked, read_as, deadline)
         if time.monotonic() < deadline:  # after it, query_all has counted the query as late
             self._note(name, answer, time.monotonic() - started)
         return answer
 
-    def _answer(self, query: str, at: float | None, deadline: float) -> Answer:
+    def _answer(self, asked: _Asked, read_as: _Read[T], deadline: float) -> T | Failed:
         if not self._url:
             return Failed("no Prometheus address is configured: set STOKER_PROMETHEUS_URL", unreachable=True)
         try:
-            status, body = self._connection().instant(query, at, deadline)
+            status, body = self._connection().ask(asked, deadline)
         except _Refused as refused:
             return Failed(f"{self._url}: {refused}", unreachable=refused.unreachable)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            return Failed(f"{self._url} cannot be asked: {_short(_root(error))}", unreachable=True)
-        return read(status, body)
+            return Failed(f"{self._url} cannot be asked: {short(_root(error))}", unreachable=True)
+        return read_as(status, body)
 
     def _connection(self) -> _Connection:
         """The connection of this thread."""
@@ -161,18 +188,27 @@ class Prometheus:
             self._connections.append(connection)
         return connection
 
-    def _note(self, name: str, answer: Answer, seconds: float) -> None:
+    def _note(self, name: str, answer: object, seconds: float) -> None:
         if self._on_query is not None:
             self._on_query(name, _outcome(answer), seconds)
 
 
-def _outcome(answer: Answer) -> str:
+def _outcome(answer: object) -> str:
     if isinstance(answer, Failed):
         return "unreachable" if answer.unreachable else "failed"
-    return "partial" if answer.warnings else "ok"
+    return "partial" if isinstance(answer, Samples | Matrix) and answer.warnings else "ok"
 
 
 # --- The wire ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One query as it is sent."""
+
+    kind: str
+    """``query`` | ``query_range``: the last part of the path."""
+    form: Mapping[str, str]
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
@@ -217,7 +253,7 @@ class _Connection(PrometheusConnect):  # type: ignore[misc]  # the library is no
     ``PrometheusConnect.custom_query`` (0.7.2, prometheus_connect.py) returns ``data.result`` alone, so that
     the ``warnings`` which mark partial data are lost, and puts the query into the URL even with
     ``method="POST"``, so that a proxy refuses a long one. It also reads a body of any length and follows
-    redirects. Those four are decided in the one call that ``instant`` replaces; the rest of the library is
+    redirects. Those four are decided in the one call that ``ask`` replaces; the rest of the library is
     used as it stands.
     """
 
@@ -233,15 +269,14 @@ class _Connection(PrometheusConnect):  # type: ignore[misc]  # the library is no
         )
         self._max_bytes = max_bytes
 
-    def instant(self, query: str, at: float | None, deadline: float) -> tuple[int, bytes]:
-        """(HTTP status, body) of one instant query, sent as a form, over by ``deadline`` (monotonic s)."""
+    def ask(self, asked: _Asked, deadline: float) -> tuple[int, bytes]:
+        """(HTTP status, body) of one query, sent as a form, over by ``deadline`` (monotonic s)."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise _Refused("not asked: all connections were busy until the deadline", unreachable=True)
-        form = {"query": query, "timeout": f"{left:.3f}"} | ({} if at is None else {"time": f"{at:.3f}"})
         with self._session.post(
-            f"{self.url}/api/v1/query",
-            data=form,
+            f"{self.url}/api/v1/{asked.kind}",
+            data={**asked.form, "timeout": f"{left:.3f}"},
             headers=self.headers,
             auth=self.auth,
             verify=self._session.verify,
@@ -273,70 +308,7 @@ def _auth(access: Access) -> AuthBase | None:
     return _Basic(*access.basic) if access.basic else None
 
 
-# --- Reading an answer ---------------------------------------------------------------------------
-
-
-def read(status: int, body: bytes) -> Answer:
-    """The samples of a response, or why there are none. Sans I/O; raises nothing."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return Failed(f"HTTP {status} with a body that is no JSON: {_short(body[:80])}", unreachable=True)
-    if not isinstance(answer, dict) or answer.get("status") not in {"success", "error"}:
-        return Failed(f"HTTP {status} with JSON that is not Prometheus's", unreachable=True)
-    if answer["status"] == "error" or status != 200:
-        kind, message = answer.get("errorType", "error"), answer.get("error", "")
-        return Failed(f"HTTP {status}, {_short(f'{kind}: {message}')}", unreachable=status in {401, 403})
-    try:
-        return Samples(_vector(answer.get("data")), _warnings(answer.get("warnings")))
-    except (ValueError, OverflowError) as error:
-        return Failed(f"malformed answer: {_short(error)}", unreachable=False)
-
-
-def _vector(data: Any) -> tuple[Sample, ...]:
-    if not isinstance(data, dict):
-        raise ValueError("no data")  # noqa: TRY004 - every defect of the answer is a ValueError here
-    kind, result = data.get("resultType"), data.get("result")
-    if kind != "vector" or not isinstance(result, list):
-        raise ValueError(f"resultType {kind!r} where an instant vector was expected")
-    return tuple(_sample(raw) for raw in result)
-
-
-def _sample(raw: Any) -> Sample:
-    """One sample. Plain tests: a tick reads tens of thousands, and a ``match`` takes three times as long."""
-    labels, point = (raw.get("metric"), raw.get("value")) if isinstance(raw, dict) else (None, None)
-    if not isinstance(labels, dict) or not isinstance(point, list) or len(point) != 2:
-        if isinstance(raw, dict) and "histogram" in raw:
-            raise ValueError("a native histogram where a number was expected")
-        raise ValueError(f"no sample: {raw!r}")
-    at, value = point
-    if not isinstance(at, int | float) or not isinstance(value, str):
-        raise ValueError(f"no sample: {raw!r}")  # noqa: TRY004 - every defect of the answer is a ValueError
-    if not _TEXT.issuperset(map(type, labels.values())):
-        raise ValueError(f"labels that are no text: {labels!r}")
-    if not math.isfinite(at):
-        raise ValueError(f"a sample without a time: {raw!r}")
-    return Sample(labels, float(value), float(at))
-
-
-_TEXT = frozenset({str})
-
-
-def _warnings(raw: Any) -> tuple[str, ...]:
-    if raw is None:
-        return ()
-    if not isinstance(raw, list):
-        return (_short(raw),)
-    return tuple(_short(warning) for warning in raw)
-
-
 def _root(error: BaseException) -> BaseException:
     """The innermost cause: requests wraps 'connection refused' three times."""
     reason = getattr(error, "reason", None) or next(iter(error.args), None)
     return _root(reason) if isinstance(reason, BaseException) else error
-
-
-def _short(what: object) -> str:
-    text = what.decode(errors="replace") if isinstance(what, bytes) else str(what)
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_WHY else f"{text[: MAX_WHY - 1]}…"

@@ -1,0 +1,157 @@
+"""What Prometheus sends, read: an instant vector or a matrix, or why there is none.
+
+Rules of this module:
+
+* Sans I/O, and it raises nothing: what is malformed is a ``Failed`` with the reason in words.
+* NaN and ±Inf are values that Prometheus may give; they are passed on as such.
+
+Source of the format: https://prometheus.io/docs/prometheus/latest/querying/api/
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from stoker.core.signals import Answer, Failed, Sample, Samples
+
+MAX_WHY = 300
+"""Characters of a server's words that are kept."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Evenly spaced instants: ``start``, then every ``step`` seconds up to ``end``, both included."""
+
+    start: float
+    """Unix s."""
+    end: float
+    """Unix s."""
+    step: float
+    """Seconds, more than 0."""
+
+    @property
+    def count(self) -> int:
+        """How many instants there are."""
+        return math.floor((self.end - self.start) / self.step + 1e-6) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One series of a matrix: its value at some of the instants asked for."""
+
+    labels: Mapping[str, str]
+    values: Mapping[int, float]
+    """By the number of the instant, from 0; an instant without a sample is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Prometheus answered for a stretch of time; there may be no series."""
+
+    courses: tuple[Course, ...]
+    warnings: tuple[str, ...] = ()
+    """Prometheus' own, e.g. that a remote store gave only part of the data."""
+
+
+def read(status: int, body: bytes) -> Answer:
+    """The samples of a response to an instant query, or why there are none."""
+    return _read(status, body, lambda answer: Samples(_vector(answer.get("data")), _warnings(answer)))
+
+
+def read_range(span: Span, status: int, body: bytes) -> Matrix | Failed:
+    """The series of a response to a range query over ``span``, or why there are none."""
+    return _read(status, body, lambda answer: Matrix(_matrix(answer.get("data"), span), _warnings(answer)))
+
+
+def _read(status: int, body: bytes, made_of: Callable[[Mapping[str, Any]], T]) -> T | Failed:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return Failed(f"HTTP {status} with a body that is no JSON: {short(body[:80])}", unreachable=True)
+    if not isinstance(answer, dict) or answer.get("status") not in {"success", "error"}:
+        return Failed(f"HTTP {status} with JSON that is not Prometheus's", unreachable=True)
+    if answer["status"] == "error" or status != 200:
+        kind, message = answer.get("errorType", "error"), answer.get("error", "")
+        return Failed(f"HTTP {status}, {short(f'{kind}: {message}')}", unreachable=status in {401, 403})
+    try:
+        return made_of(answer)
+    except (ValueError, OverflowError) as error:
+        return Failed(f"malformed answer: {short(error)}", unreachable=False)
+
+
+def _result(data: Any, expected: str, words: str) -> list[Any]:
+    if not isinstance(data, dict):
+        raise ValueError("no data")  # noqa: TRY004 - every defect of the answer is a ValueError here
+    kind, result = data.get("resultType"), data.get("result")
+    if kind != expected or not isinstance(result, list):
+        raise ValueError(f"resultType {kind!r} where {words} was expected")
+    return result
+
+
+def _vector(data: Any) -> tuple[Sample, ...]:
+    return tuple(_sample(raw) for raw in _result(data, "vector", "an instant vector"))
+
+
+def _matrix(data: Any, span: Span) -> tuple[Course, ...]:
+    return tuple(_course(raw, span) for raw in _result(data, "matrix", "a matrix"))
+
+
+def _course(raw: Any, span: Span) -> Course:
+    """One series. A week of a fleet has millions of points: each is looked at once, in one comprehension."""
+    labels, points = (raw.get("metric"), raw.get("values")) if isinstance(raw, dict) else (None, None)
+    if not isinstance(points, list):
+        native = isinstance(raw, dict) and "histograms" in raw
+        why = "a native histogram where a number was expected" if native else f"no series: {raw!r}"
+        raise ValueError(why)  # noqa: TRY004 - every defect of the answer is a ValueError here
+    if not isinstance(labels, dict) or not _TEXT.issuperset(map(type, labels.values())):
+        raise ValueError(f"labels that are no text: {labels!r}")
+    start, step = span.start - span.step / 2, span.step
+    try:
+        values = {int((at - start) / step): float(text) for at, text in points}
+    except TypeError as error:
+        raise ValueError(f"no points: {error}") from error
+    if values and not 0 <= min(values) <= max(values) < span.count:
+        raise ValueError("points outside of the time that was asked for")
+    return Course(labels, values)
+
+
+def _sample(raw: Any) -> Sample:
+    """One sample. Plain tests: a tick reads tens of thousands, and a ``match`` takes three times as long."""
+    labels, point = (raw.get("metric"), raw.get("value")) if isinstance(raw, dict) else (None, None)
+    if not isinstance(labels, dict) or not isinstance(point, list) or len(point) != 2:
+        if isinstance(raw, dict) and "histogram" in raw:
+            raise ValueError("a native histogram where a number was expected")
+        raise ValueError(f"no sample: {raw!r}")
+    at, value = point
+    if not isinstance(at, int | float) or not isinstance(value, str):
+        raise ValueError(f"no sample: {raw!r}")  # noqa: TRY004 - every defect of the answer is a ValueError
+    if not _TEXT.issuperset(map(type, labels.values())):
+        raise ValueError(f"labels that are no text: {labels!r}")
+    if not math.isfinite(at):
+        raise ValueError(f"a sample without a time: {raw!r}")
+    return Sample(labels, float(value), float(at))
+
+
+_TEXT = frozenset({str})
+
+
+def _warnings(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    raw = answer.get("warnings")
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        return (short(raw),)
+    return tuple(short(warning) for warning in raw)
+
+
+def short(what: object) -> str:
+    """Words of a server or of an error on one line, cut where they are long."""
+    text = what.decode(errors="replace") if isinstance(what, bytes) else str(what)
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_WHY else f"{text[: MAX_WHY - 1]}…"
