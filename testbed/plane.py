@@ -23,17 +23,20 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from testbed import components
 from testbed.access import Access, PlaneError, kubeconfig_text, write_private
 from testbed.addresses import PodRange, claim_pod_range, free_ports
 from testbed.binaries import PLANE_PROGRAMS, cache_directory, ensure_all
+from testbed.certificates import private_pem, write_certificate
 from testbed.components import Layout, PlaneOptions
 from testbed.processes import Process, ProcessError
 
 READY_SECONDS = 90.0
+_CONTROLLERS = ("kube-controller-manager", "kube-scheduler", "kwok")
+AGGREGATED_HOSTS = ("localhost", "keda-operator.keda.svc", "keda-metrics-apiserver.keda.svc")
+"""Names in the certificate for aggregated API servers: those by which KEDA's parts know each other."""
 _DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
 
 
@@ -141,12 +144,21 @@ class Plane(Access):
     def start_apiserver(self) -> None:
         """Start the API server again on the same port and data, and wait until it is ready.
 
+        The plane's controllers start anew with it: after a few losses in a row client-go waits for up to a
+        minute before the next attempt (tools/cache/reflector.go), and whoever breaks the API server to see
+        what an operator makes of it would wait for the scheduler instead.
+
         Raises:
             PlaneError: it was not ready within 90 s.
         """
+        deadline = time.monotonic() + READY_SECONDS
         with _plane_errors():
             self._launch("kube-apiserver", components.kube_apiserver(self._layout, self._options))
-            self._wait("kube-apiserver", self._answers("/readyz"), time.monotonic() + READY_SECONDS)
+            self._wait("kube-apiserver", self._answers("/readyz"), deadline)
+            for name in _CONTROLLERS:
+                self.kill(name)
+            self._launch_controllers()
+            self._wait("kwok", self._kwok_answers, deadline)
 
     # Starting
 
@@ -160,20 +172,29 @@ class Plane(Access):
             self._launch("kube-apiserver", components.kube_apiserver(layout, options))
             self._wait("kube-apiserver", self._answers("/readyz"), deadline)
             write_private(self.kubeconfig, kubeconfig_text(self.url, self.ca, self.admin_token, "admin"))
-            self._launch("kube-controller-manager", components.kube_controller_manager(layout, options))
-            self._launch("kube-scheduler", components.kube_scheduler(layout))
-            self._launch("kwok", components.kwok(layout, options))
-            kwok = f"http://127.0.0.1:{layout.kwok_port}/healthz"
-            self._wait("kwok", lambda: _succeeds(kwok), deadline)
+            self._launch_controllers()
+            self._wait("kwok", self._kwok_answers, deadline)
             # Without a port of its own, the controller manager shows that it works by what it makes.
             self._wait("kube-controller-manager", self._answers(_DEFAULT_ACCOUNT), deadline)
             self._wait("kube-scheduler", lambda: self._processes["kube-scheduler"].running, deadline)
+
+    def _launch_controllers(self) -> None:
+        layout, options = self._layout, self._options
+        self._launch("kube-controller-manager", components.kube_controller_manager(layout, options))
+        self._launch("kube-scheduler", components.kube_scheduler(layout))
+        self._launch("kwok", components.kwok(layout, options))
+
+    def _kwok_answers(self) -> bool:
+        return _succeeds(f"http://127.0.0.1:{self._layout.kwok_port}/healthz")
 
     def _write_files(self) -> None:
         layout = self._layout
         layout.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(layout.file("tokens.csv"), f'{self.admin_token},admin,admin,"system:masters"\n')
-        write_private(layout.file("service-accounts.key"), _new_key())
+        account_key = private_pem(ec.generate_private_key(ec.SECP256R1()))
+        write_private(layout.file("service-accounts.key"), account_key)
+        if self._options.aggregation:
+            write_certificate(layout.aggregation, components.PROXY_CLIENT, AGGREGATED_HOSTS)
         layout.file("scheduler.yaml").write_text(components.scheduler_configuration(layout, self._options))
 
     def _launch(self, name: str, arguments: list[str]) -> None:
@@ -217,13 +238,3 @@ def _own_directory(pods: PodRange) -> Path:
     directory = cache_directory() / "planes" / str(pods.cidr).replace("/", "-")
     shutil.rmtree(directory, ignore_errors=True)
     return directory
-
-
-def _new_key() -> str:
-    """Return a new private key that signs ServiceAccount tokens, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption(),
-    ).decode()
