@@ -212,7 +212,7 @@ class TestPods:
             ({"state": {}}, ContainerStatus("engine")),
             (
                 {"ready": True, "started": True, "state": {"running": {"startedAt": AT}}},
-                ContainerStatus("engine", ready=True, started=True, state="running"),
+                ContainerStatus("engine", ready=True, started=True, state="running", started_at=NOW),
             ),
             (
                 {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}},

@@ -14,14 +14,13 @@ from stoker.api.v1alpha1 import (
     FieldError,
     ModelDeploymentStatus,
     ReplicaPhase,
-    StartupStatus,
 )
 from stoker.core import status
 from stoker.core.capacity import Grant
 from stoker.core.demand import measure
 from stoker.core.faces import faces_of
 from stoker.core.lifecycle import Steps
-from stoker.core.observed import ContainerStatus, Memory, ModelDeployment, Pod, PodCondition
+from stoker.core.observed import Memory, ModelDeployment, Pod
 from stoker.core.readings import PodMetrics
 from stoker.core.scaling import Recommendation
 from stoker.core.status import REFRESH_SECONDS
@@ -103,41 +102,6 @@ class TestFields:
 
         assert [(c.accelerator, c.tokens_per_second) for c in found.capacity] == capacities
         assert found.accelerator == "h100"
-
-
-def started(ordinal: int, seconds: float, restarts: int = 0) -> Pod:
-    """A replica that took so long from creation to serving."""
-    ready = PodCondition("Ready", "True", since=NOW - 900)
-    engine = ContainerStatus("engine", ready=True, started=True, restarts=restarts, state="running")
-    return pod(ordinal, created_at=NOW - 900 - seconds, conditions=(ready,), containers=(engine,))
-
-
-class TestStartup:
-    @pytest.mark.parametrize(
-        ("count", "p50", "p90"),
-        [(1, 1, 1), (2, 1, 2), (3, 2, 3), (5, 3, 5), (10, 5, 9), (11, 6, 10), (20, 10, 18), (100, 50, 90)],
-    )
-    def test_percentiles_are_of_the_nearest_rank(self, count, p50, p90):
-        found = compute(FIXED, *(started(n, n) for n in range(count, 0, -1))).startup
-
-        assert found == StartupStatus(p50_seconds=p50, p90_seconds=p90, samples=count)
-
-    def test_who_restarted_or_does_not_serve_is_no_sample(self):
-        found = compute(FIXED, started(0, 30), started(1, 900, restarts=1), loading(2)).startup
-
-        assert found == StartupStatus(p50_seconds=30, p90_seconds=30, samples=1)
-
-    def test_two_clocks_that_disagree_give_no_negative_time(self):
-        found = compute(FIXED, started(0, -3)).startup
-
-        assert found == StartupStatus(p50_seconds=0, p90_seconds=0, samples=1)
-
-    def test_what_was_measured_stays_known_while_nothing_serves(self):
-        known = StartupStatus(p50_seconds=40, p90_seconds=60, samples=3)
-        before = replace(FIXED, status=ModelDeploymentStatus(startup=known))
-
-        assert compute(before, loading(0)).startup == known
-        assert compute(FIXED, loading(0)).startup is None
 
 
 class TestReplicaStates:

@@ -85,15 +85,36 @@ class CapacityStatus(ApiModel):
     published measurements of such a model on such a GPU, until enough has been learned."""
 
 
-class StartupStatus(ApiModel):
-    """How long replicas take from creation to serving, as measured."""
+class StartupPart(ApiModel):
+    """How long one part of the start took."""
 
+    p50_seconds: Annotated[float, Field(ge=0)]
+    """Half of the starts took at most this many seconds for it."""
+    p90_seconds: Annotated[float, Field(ge=0)]
+    """Nine of ten starts took at most this many seconds for it."""
+
+
+class StartupStatus(ApiModel):
+    """How long replicas take from creation to serving on one type of accelerator, as measured.
+
+    Replicas whose container restarted are left out; one that waited for a GPU counts from the moment it had
+    a place.
+    """
+
+    accelerator: Text
+    """Name of the accelerator in the spec."""
     p50_seconds: Annotated[float, Field(ge=0)]
     """Half of the starts took at most this many seconds."""
     p90_seconds: Annotated[float, Field(ge=0)]
-    """Nine of ten starts took at most this many seconds."""
+    """Nine of ten starts took at most this many seconds: how far ahead the number of replicas is planned."""
     samples: Count
-    """How many starts were measured."""
+    """How many starts these numbers are made of: the latest 30 at most."""
+    scheduling: StartupPart | None = None
+    """From creation to a place on a node, of those that did not wait for one. Absent: not known."""
+    image_pull: StartupPart | None = None
+    """From there until the engine's container ran: images, volumes, init containers. Absent: not known."""
+    load: StartupPart | None = None
+    """From there to serving: loading weights, compiling, warming up. Absent: not known."""
 
 
 class DemandStatus(ApiModel):
@@ -196,8 +217,11 @@ class ModelDeploymentStatus(ApiModel):
         Field(max_length=8, json_schema_extra=map_by("accelerator")),
     ] = ()
     """What one replica can do, by accelerator."""
-    startup: StartupStatus | None = None
-    """Measured time from creation to serving."""
+    startup: Annotated[
+        tuple[StartupStatus, ...],
+        Field(max_length=8, json_schema_extra=map_by("accelerator")),
+    ] = ()
+    """Measured time from creation to serving, by accelerator."""
     scaling: ScalingStatus | None = None
     """The last scaling decisions and what they were made from."""
     replica_states: Annotated[

@@ -24,6 +24,7 @@ from stoker.api.status import (
     ReplicaPhase,
     ReplicaState,
     ScalingStatus,
+    StartupPart,
     StartupStatus,
 )
 from stoker.api.workload import (
@@ -41,6 +42,7 @@ from stoker.api.workload import (
     TaintEffect,
     Template,
     TemplateMetadata,
+    TokensCounted,
     Toleration,
     TolerationOperator,
 )
@@ -75,12 +77,14 @@ __all__ = [
     "Scaling",
     "ScalingMode",
     "ScalingStatus",
+    "StartupPart",
     "StartupStatus",
     "Storage",
     "TaintEffect",
     "Targets",
     "Template",
     "TemplateMetadata",
+    "TokensCounted",
     "Toleration",
     "TolerationOperator",
     "Windows",
@@ -117,6 +121,9 @@ class Targets(ApiModel):
     """Requests per second and replica. Unset: not a target."""
     concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Requests in flight per replica, running and waiting together. Unset: not a target."""
+    time_per_output_token: Annotated[Duration, Between("1ms", "10s")] = Duration("50ms")
+    """Objective for the mean time between the tokens of a request. What a replica carries while it keeps it
+    is its capacity: learned from the fleet's own metrics, and shown in `status.capacity`."""
     time_to_first_token: Annotated[Duration, Between("10ms", "10m")] | None = None
     """Objective for the 95th percentile of the time to the first token: replicas are added while it is
     exceeded, and none is ever removed on its account. Unset: no objective."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stoker.api.conditions import Reason
-from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus
+from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus, StartupStatus
 from stoker.core.readings import EngineLoad, Key, MetricNames, Metrics
 
 ENGINE_CONTAINER = "engine"
@@ -36,6 +36,8 @@ class ContainerStatus:
     last_reason: str = ""
     last_message: str = ""
     last_exit_code: int | None = None
+    started_at: float | None = None
+    """When it began to run; None while it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,27 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Starts:
+    """The latest starts on one type of accelerator, seconds, the newest last; parts that are known."""
+
+    whole: tuple[float, ...] = ()
+    scheduling: tuple[float, ...] = ()
+    image_pull: tuple[float, ...] = ()
+    load: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StartUps:
+    """Starts that were measured, and whose."""
+
+    by_accelerator: Mapping[str, Starts] = field(default_factory=dict)
+    counted: frozenset[str] = frozenset()
+    """uids of the pods that exist and were looked at when they first served."""
+    summary: tuple[StartupStatus, ...] = ()
+    """The starts as status shows them: made anew only when there is a new start."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What one ModelDeployment's decisions remember between ticks. Losing it is safe: Stoker waits longer."""
 
@@ -195,6 +218,8 @@ class Memory:
     """What the signals proposed at least, complete or not: the ground for going up."""
     made_room_at: float | None = None
     """When an old replica last left to make room for a new revision, Unix s."""
+    startups: StartUps | None = None
+    """None before the first look: what is published stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)

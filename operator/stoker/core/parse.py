@@ -203,4 +203,5 @@ def _container(raw: Mapping[str, Any]) -> ContainerStatus:
         last_reason=last.get("reason") or "",
         last_message=last.get("message") or "",
         last_exit_code=last.get("exitCode"),
+        started_at=timestamp(detail.get("startedAt")) if state == "running" else None,
     )

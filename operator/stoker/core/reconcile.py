@@ -15,12 +15,12 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from stoker.api import meta
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, ScalingMode
-from stoker.core import capacity, demand, scaling, status
+from stoker.core import capacity, demand, scaling, startup, status
 from stoker.core.demand import Demand
 from stoker.core.faces import Face, faces_of
 from stoker.core.lifecycle import Context, Steps, plan_replicas
@@ -40,6 +40,8 @@ class Want:
     act_on: int
     """What is carried out: differs from ``desired`` in Shadow mode."""
     previous: int | None
+    memory: Memory = field(default_factory=Memory)
+    """What the next tick is to know."""
     recommendation: scaling.Recommendation | None = None
     demand: Demand | None = None
     faces: tuple[Face, ...] = ()
@@ -77,16 +79,17 @@ def reconcile(snapshot: Snapshot, keys: Iterable[Key] | None = None) -> dict[Key
 def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentSpec) -> Want:
     """How many replicas one ModelDeployment asks for."""
     previous = deployment.status.desired_replicas
+    pods = _own(snapshot, deployment)
+    memory = snapshot.memory.get(deployment.key, Memory())
+    memory = replace(memory, startups=startup.remember(memory.startups, deployment.status.startup, pods))
     if spec.scaling is None:
         fixed = 1 if spec.replicas is None else spec.replicas
-        return Want(spec, fixed, fixed, previous)
-    pods = _own(snapshot, deployment)
+        return Want(spec, fixed, fixed, previous, Memory(startups=memory.startups))
     running = sum(not p.leaving for p in pods)
     current = scaling.initial(spec.scaling, running or None) if previous is None else previous
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
     faces = faces_of(spec, measured, current)
-    memory = snapshot.memory.get(deployment.key, Memory())
     chosen = scaling.recommend(spec.scaling, faces, memory, current, snapshot.now)
     if previous is None:
         chosen = scaling.first(spec.scaling, chosen)
@@ -94,7 +97,7 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     if spec.scaling.mode is ScalingMode.SHADOW:
         held = deployment.status.granted_replicas
         act_on = scaling.initial(spec.scaling, (running or None) if held is None else held)
-    return Want(spec, chosen.replicas, act_on, previous, chosen, measured, faces)
+    return Want(spec, chosen.replicas, act_on, previous, chosen.memory, chosen, measured, faces)
 
 
 def _own(snapshot: Snapshot, deployment: ModelDeployment) -> tuple[Pod, ...]:
@@ -144,10 +147,7 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
         actions=tuple(actions),
         status=published if changed else None,
         events=(*steps.events, *(status.transitions(deployment.status, published) if changed else ())),
-        memory=replace(
-            wanted.recommendation.memory if wanted.recommendation is not None else Memory(),
-            made_room_at=_made_room_at(snapshot.now, steps, remembered),
-        ),
+        memory=replace(wanted.memory, made_room_at=_made_room_at(snapshot.now, steps, remembered)),
         requeue_at=_earliest(
             steps.requeue_at,
             capacity.review_at(_own(snapshot, deployment), snapshot.now),
@@ -198,6 +198,7 @@ def _decided(
         metrics_failure=snapshot.metrics.failure,
         metrics_pending=snapshot.metrics.pending,
         obstacle=obstacle,
+        startup=wanted.memory.startups.summary if wanted.memory.startups is not None else (),
         fleet_size=len(snapshot.deployments),
     )
 

@@ -10,7 +10,6 @@ Rules of this module:
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -29,7 +28,6 @@ from stoker.api.v1alpha1 import (
     ReplicaPhase,
     ReplicaState,
     ScalingStatus,
-    StartupStatus,
 )
 from stoker.core.diagnose import diagnose_pod, phase
 from stoker.core.faces import Face
@@ -64,7 +62,7 @@ def compute(decided: Decided) -> ModelDeploymentStatus:
         accelerator=_accelerator(decided),
         tokens_per_second=_tokens_per_second(decided),
         capacity=_capacity(decided),
-        startup=_startup(decided),
+        startup=decided.startup,
         scaling=_scaling(decided),
         replica_states=states[:MAX_REPLICA_STATES],
         replica_states_omitted=max(0, len(states) - MAX_REPLICA_STATES) or None,
@@ -125,30 +123,6 @@ def _capacity(decided: Decided) -> tuple[CapacityStatus, ...]:
         for a in (spec.accelerators if spec is not None else ())
         if a.tokens_per_second is not None
     )
-
-
-def _startup(decided: Decided) -> StartupStatus | None:
-    """Time from creation to serving, of the replicas that serve and never restarted.
-
-    The two moments come from two clocks, the API server's and the node's: their difference can be negative.
-    """
-    starts = sorted(
-        max(0.0, p.ready_since - p.created_at)
-        for p in decided.pods
-        if p.ready_since is not None and not any(c.restarts for c in p.containers)
-    )
-    if not starts:
-        return decided.deployment.status.startup
-    return StartupStatus(
-        p50_seconds=_nearest_rank(starts, 0.5),
-        p90_seconds=_nearest_rank(starts, 0.9),
-        samples=len(starts),
-    )
-
-
-def _nearest_rank(values: Sequence[float], share: float) -> float:
-    """The smallest of the ascending values that this share of them does not exceed."""
-    return values[math.ceil(share * len(values)) - 1]
 
 
 def _scaling(decided: Decided) -> ScalingStatus | None:

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from stoker.api.conditions import ConditionType, Reason, find, ready_condition, set_condition
-from stoker.api.v1alpha1 import Condition, ConditionStatus, FieldError, Freshness, Scaling, ScalingMode
+from stoker.api.v1alpha1 import (
+    Condition,
+    ConditionStatus,
+    FieldError,
+    Freshness,
+    Scaling,
+    ScalingMode,
+    StartupStatus,
+)
 from stoker.core.capacity import Grant
 from stoker.core.demand import Demand
 from stoker.core.diagnose import Finding, diagnose
@@ -55,6 +63,8 @@ class Decided:
     """Prometheus has not been asked yet."""
     obstacle: Obstacle | None = None
     """What the API server refused, if anything."""
+    startup: tuple[StartupStatus, ...] = ()
+    """How long replicas take to serve."""
     fleet_size: int = 1
     """ModelDeployments in all."""
 
