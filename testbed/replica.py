@@ -195,7 +195,10 @@ class Replica:
         counters = self.counters
         counters.iterations += steps
         counters.generated_tokens += steps * decoding
-        counters.busy_ps += run.duration(done) - run.duration(run.done)
+        elapsed = run.duration(done) - run.duration(run.done)
+        counters.busy_ps += elapsed
+        counters.inter_token_ps += elapsed * decoding
+        counters.inter_tokens += steps * decoding
         run.done = done
         if self._observer is not None:
             tokens = decoding + sum(_completes(sequence, chunk) for sequence, chunk in run.chunks)
@@ -228,11 +231,18 @@ class Replica:
         if sequence.generated == 0:
             self.counters.prompt_tokens += request.prompt_tokens
             self._emit(EventKind.FIRST_TOKEN, sequence)
-        elif self._observer is not None:
-            self._observer.on_gap(self._now - sequence.last_token_ps)
+        else:
+            self._gap(self._now - sequence.last_token_ps)
         self.counters.generated_tokens += 1
         sequence.generated += 1
         self._join(sequence)
+
+    def _gap(self, duration: int) -> None:
+        """A preempted sequence got its next token."""
+        self.counters.inter_token_ps += duration
+        self.counters.inter_tokens += 1
+        if self._observer is not None:
+            self._observer.on_gap(duration)
 
     def _join(self, sequence: Sequence) -> None:
         self._reserved_kv -= sequence.target

@@ -64,6 +64,8 @@ class Counters:
         finished: requests that produced their last token.
         cancelled: requests withdrawn by the caller.
         preemptions: sequences that lost their KV cache.
+        inter_token_ps: between the tokens of a request, summed over all intervals, picoseconds.
+        inter_tokens: how many such intervals there were.
     """
 
     prompt_tokens: int = 0
@@ -74,6 +76,8 @@ class Counters:
     finished: int = 0
     cancelled: int = 0
     preemptions: int = 0
+    inter_token_ps: int = 0
+    inter_tokens: int = 0
 
 
 class Steps(NamedTuple):

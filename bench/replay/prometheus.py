@@ -12,6 +12,7 @@ Rules of this module:
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ class Exposition(NamedTuple):
     num_requests_running: float
     num_requests_waiting: float
     kv_cache_usage_perc: float
+    inter_token_latency_seconds_sum: float = 0.0
+    inter_token_latency_seconds_count: float = 0.0
 
 
 def rate(samples: Sequence[tuple[float, float]], start: float, end: float) -> float | None:
@@ -169,6 +172,26 @@ class Prometheus:
             if value is not None:
                 found[pod] = value
         return found
+
+    def averages(self, column: str, window: float, at: float) -> dict[str, float]:
+        """``avg_over_time(column[window])`` by pod.
+
+        Raises:
+            Unavailable: Prometheus is down.
+        """
+        self._ask(at)
+        index = Exposition._fields.index(column)
+        seen = {pod: target.within(index, at - window, at) for pod, target in self._targets.items()}
+        return {pod: sum(v for _, v in found) / len(found) for pod, found in seen.items() if found}
+
+    def means(self, histogram: str, window: float, at: float) -> dict[str, float]:
+        """``rate(histogram_sum[window]) / rate(histogram_count[window])`` by pod; NaN for 0 / 0.
+
+        Raises:
+            Unavailable: Prometheus is down.
+        """
+        sums, counts = (self.rates(f"{histogram}_{part}", window, at) for part in ("sum", "count"))
+        return {pod: sums[pod] / count if count else math.nan for pod, count in counts.items()}
 
     def _latest(self, at: float) -> Iterator[tuple[str, tuple[float, Exposition]]]:
         self._ask(at)

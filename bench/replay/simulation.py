@@ -290,6 +290,8 @@ def _exposed(pod: SimulatedPod) -> Exposition:
         float(replica.running),
         float(replica.waiting),
         replica.kv_usage,
+        counters.inter_token_ps / 1e12,
+        float(counters.inter_tokens),
     )
 
 

@@ -199,12 +199,23 @@ class TestCustom:
         assert metrics.series == {
             Signal.RUNNING: (Series("busy"),),
             Signal.GENERATED_TOKENS: (Series("tokens_total"),),
+            Signal.INTER_TOKEN_LATENCY: (Series("tokens_total"),),
         }
         assert metrics.first_token == "first_token_seconds"
 
     def test_its_counters_are_not_trusted_to_be_live(self) -> None:
         metrics = engines.engine_for(spec(engine=CUSTOM)).metrics
         assert metrics.rate_window_seconds == 300.0
+
+    def test_counters_that_the_user_calls_live_need_no_long_window(self) -> None:
+        live = CUSTOM | {"metrics": CUSTOM["metrics"] | {"tokensCounted": "Live"}}
+        assert engines.engine_for(spec(engine=live)).metrics.rate_window_seconds == 60.0
+
+    def test_a_histogram_of_its_own_is_preferred_to_little_s_law(self) -> None:
+        own = CUSTOM["metrics"] | {"interTokenLatency": "gap_seconds", "cacheUsage": "cache_share"}
+        metrics = engines.engine_for(spec(engine=CUSTOM | {"metrics": own})).metrics
+        assert metrics.series[Signal.INTER_TOKEN_LATENCY] == (Series("gap_seconds"),)
+        assert metrics.series[Signal.CACHE_USAGE] == (Series("cache_share"),)
 
     @pytest.mark.parametrize("missing", ["image", "metrics"])
     def test_a_stored_object_without_what_it_needs_is_an_error_that_names_the_field(
@@ -219,6 +230,9 @@ class TestMetrics:
     def test_every_name_is_one_that_a_real_vllm_exports(self) -> None:
         exported = set(re.findall(r"^(vllm:\w+)", REAL_METRICS.read_text(), re.MULTILINE))
         metrics = engines.engine_for(spec()).metrics
+        (latency,) = (s.name for s in metrics.series[Signal.INTER_TOKEN_LATENCY])
+        assert {f"{latency}_sum", f"{latency}_count"} <= exported
+        exported.add(latency)  # a histogram's base name
         assert {s.name for names in metrics.series.values() for s in names} <= exported
         assert f"{metrics.first_token}_bucket" in exported
 

@@ -84,6 +84,29 @@ class TestQueries:
             '"vllm:num_requests_running@60s", "", "")'
         )
 
+    def test_the_cache_is_asked_over_the_whole_window_and_averaged_over_the_ranks(self):
+        assert signals.queries([VLLM])["cacheUsage"] == (
+            "label_replace(avg by (namespace, pod) (avg_over_time(vllm:kv_cache_usage_perc[60s])), "
+            '"series", "vllm:kv_cache_usage_perc@60s", "", "")'
+        )
+
+    def test_the_time_between_tokens_is_the_mean_of_the_histogram(self):
+        assert signals.queries([VLLM])["interTokenLatency"] == (
+            "label_replace(sum by (namespace, pod) (rate(vllm:inter_token_latency_seconds_sum[60s])) / "
+            "sum by (namespace, pod) (rate(vllm:inter_token_latency_seconds_count[60s])), "
+            '"series", "vllm:inter_token_latency_seconds@60s", "", "")'
+        )
+
+    def test_without_a_histogram_it_is_the_requests_in_the_batch_per_token_and_second(self):
+        tokens = (Series("tokens_total"),)
+        known = {Signal.GENERATED_TOKENS: tokens, Signal.INTER_TOKEN_LATENCY: tokens}
+        metrics = replace(CUSTOM, series=CUSTOM.series | known)
+
+        assert signals.queries([metrics])["interTokenLatency"].startswith(
+            "label_replace(sum by (namespace, pod) (avg_over_time(busy[300s])) / "
+            "sum by (namespace, pod) (rate(tokens_total[300s])), "
+        )
+
     def test_several_engines_are_joined_with_or_under_labels_that_differ(self):
         query = signals.queries([VLLM, CUSTOM])["requests"]
 

@@ -131,17 +131,20 @@ class Recorder:
     """Adds up what an observer is told."""
 
     def __init__(self) -> None:
-        self.iterations = self.tokens = self.intervals = self.duration = self.gaps = 0
+        self.iterations = self.tokens = self.intervals = self.duration = self.gaps = self.between = 0
 
     def on_steps(self, steps: Steps) -> None:
         n = steps.iterations
         self.iterations += n
         self.tokens += n * steps.tokens
         self.intervals += n * steps.decoding
-        self.duration += n * steps.first_ps + steps.increment_ps * (n * (n - 1) // 2)
+        elapsed = n * steps.first_ps + steps.increment_ps * (n * (n - 1) // 2)
+        self.duration += elapsed
+        self.between += elapsed * steps.decoding
 
     def on_gap(self, duration_ps: int) -> None:
         self.gaps += 1
+        self.between += duration_ps
         assert duration_ps > 0
 
 
@@ -209,6 +212,8 @@ def test_every_request_ends_and_nothing_leaks(jobs):
     assert replica.counters.finished + replica.counters.cancelled == len(jobs)
     assert replica.counters.busy_ps == recorder.duration
     assert recorder.tokens == replica.counters.prompt_tokens + replica.counters.generated_tokens
+    assert replica.counters.inter_tokens == recorder.intervals + recorder.gaps
+    assert replica.counters.inter_token_ps == recorder.between
     if not any(c for *_, c in jobs):
         assert replica.counters.generated_tokens == sum(output for _, _, output, _ in jobs)
         assert replica.counters.prompt_tokens == sum(prompt for _, prompt, _, _ in jobs)

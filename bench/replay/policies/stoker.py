@@ -46,6 +46,8 @@ _COLUMNS: Final = {
     Signal.REQUESTS: "request_success_total",
     Signal.RUNNING: "num_requests_running",
     Signal.WAITING: "num_requests_waiting",
+    Signal.CACHE_USAGE: "kv_cache_usage_perc",
+    Signal.INTER_TOKEN_LATENCY: "inter_token_latency_seconds",
 }
 
 
@@ -146,9 +148,7 @@ def _answers(prometheus: Prometheus, names: MetricNames, now: float) -> dict[str
     window = names.rate_window_seconds
     try:
         vectors = {
-            signal.value: prometheus.rates(column, window, now)
-            if signal in COUNTERS
-            else prometheus.instant(column, now)
+            signal.value: _asked_of(prometheus, signal, column, window, now)
             for signal, column in _COLUMNS.items()
         }
         vectors[Freshness.LAST_SAMPLE.value] = prometheus.timestamps(now)
@@ -157,6 +157,19 @@ def _answers(prometheus: Prometheus, names: MetricNames, now: float) -> dict[str
         queries = (*(signal.value for signal in _COLUMNS), *(question.value for question in Freshness))
         return {query: Failed(str(error), unreachable=True) for query in queries}
     return {query: Samples(_vector(query, vector, names, now)) for query, vector in vectors.items()}
+
+
+def _asked_of(
+    prometheus: Prometheus, signal: Signal, column: str, window: float, now: float
+) -> dict[str, float]:
+    """The instant vector of one signal's query."""
+    if signal in COUNTERS:
+        return prometheus.rates(column, window, now)
+    if signal is Signal.CACHE_USAGE:
+        return prometheus.averages(column, window, now)
+    if signal is Signal.INTER_TOKEN_LATENCY:
+        return prometheus.means(column, window, now)
+    return prometheus.instant(column, now)
 
 
 def _vector(query: str, vector: dict[str, float], names: MetricNames, now: float) -> tuple[Sample, ...]:

@@ -136,6 +136,13 @@ class EnvVar(ApiModel):
     )
 
 
+class TokensCounted(StrEnum):
+    """When an engine's token counters move."""
+
+    AT_END = "AtEnd"
+    LIVE = "Live"
+
+
 class CustomMetrics(ApiModel):
     """The metrics of an engine that Stoker does not know."""
 
@@ -154,6 +161,15 @@ class CustomMetrics(ApiModel):
     time_to_first_token: MetricName | None = None
     """Histogram of the seconds to the first token, by its base name, without `_bucket`. Unset: no latency
     guard."""
+    inter_token_latency: MetricName | None = None
+    """Histogram of the seconds between the tokens of a request, by its base name: it teaches what a replica
+    can carry. Unset: the requests in the batch per generated token and second."""
+    cache_usage: MetricName | None = None
+    """Gauge of the share of the KV cache in use, 0 to 1. Unset: long contexts are not told from short
+    ones."""
+    tokens_counted: TokensCounted = TokensCounted.AT_END
+    """When the token counters move. `AtEnd`, as most engines do it, adds a request's tokens when it ends, so
+    rates are taken over five minutes; `Live` adds them while it runs, and one minute will do."""
 
 
 class EngineSpec(ApiModel):

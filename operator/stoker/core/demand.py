@@ -17,7 +17,17 @@ from typing import NamedTuple
 
 from stoker.api.v1alpha1 import Freshness
 from stoker.core.observed import Pod
-from stoker.core.readings import Fresh, Key, Metrics, Missing, PodMetrics, Reading, Signal, Stale
+from stoker.core.readings import (
+    FOR_LEARNING,
+    Fresh,
+    Key,
+    Metrics,
+    Missing,
+    PodMetrics,
+    Reading,
+    Signal,
+    Stale,
+)
 
 WARM_UP_SECONDS = 30.0
 """Beyond the rate window: how long a replica that just became ready may take to show up in Prometheus."""
@@ -110,7 +120,8 @@ def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: floa
     """
     metrics = _aged(metrics, now)
     counted = [_Counted(p, p.routed) for p in pods if not p.deleting and not p.terminal]
-    signals = sorted({s for p, _ in counted if (m := metrics.pods.get(p.key)) for s in m.readings})
+    known = [m.readings for p, _ in counted if (m := metrics.pods.get(p.key))]
+    signals = sorted({signal for readings in known for signal in readings} - FOR_LEARNING)
     grace = rate_window + WARM_UP_SECONDS
     routed = [p for p, serves in counted if serves]
     totals = {signal: _total(signal, metrics, counted, now, grace) for signal in signals}

@@ -16,7 +16,7 @@ class ReplicaCapacity:
     """What one replica carries at the objective for the time per output token, for the present mix."""
 
     tokens_per_second: float
-    """Weighted tokens per second: generated ones plus ``prompt_token_weight`` of each computed prompt token."""
+    """Weighted: generated ones plus ``prompt_token_weight`` of each computed prompt token."""
     concurrent_requests: float
     """Requests in flight."""
     prompt_token_weight: float

@@ -67,6 +67,16 @@ class Signal(StrEnum):
     """Requests in the batch now."""
     WAITING = "waiting"
     """Requests queued in the engine now."""
+    CACHE_USAGE = "cacheUsage"
+    """Share of the KV cache in use, 0..1, averaged over the rate window."""
+    INTER_TOKEN_LATENCY = "interTokenLatency"  # noqa: S105 - a signal, not a secret
+    """Seconds from one token of a request to its next, averaged over the rate window. The series is a
+    histogram, by its base name; an engine without one names its counter of generated tokens here, which with
+    the requests in the batch tells the same: each gets one token per iteration."""
+
+
+FOR_LEARNING = frozenset({Signal.CACHE_USAGE, Signal.INTER_TOKEN_LATENCY})
+"""Signals that teach what a replica can carry. They are no demand: without them no decision is blind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
 from stoker.core.readings import (
+    FOR_LEARNING,
     Fresh,
     Key,
     MetricNames,
@@ -35,6 +36,9 @@ from stoker.core.readings import (
 )
 
 COUNTERS = frozenset({Signal.GENERATED_TOKENS, Signal.PROMPT_TOKENS, Signal.REQUESTS})
+
+WINDOWED = COUNTERS | FOR_LEARNING
+"""Signals that speak of the whole rate window, not of the last scrape."""
 
 MOST = 1e12
 """No pod has so many requests, or so many tokens per second: such a number is an error in the exporter."""
@@ -101,7 +105,7 @@ class LatencyScope:
 
 
 def queries(engines: Iterable[MetricNames], latency: Iterable[LatencyScope] = ()) -> dict[str, str]:
-    """PromQL by query name for all engines in use: at most 8 queries.
+    """PromQL by query name for all engines in use: at most 10 queries.
 
     Args:
         engines: The metric names of every engine that some ModelDeployment uses; repeats are fine.
@@ -116,12 +120,35 @@ def queries(engines: Iterable[MetricNames], latency: Iterable[LatencyScope] = ()
 
 
 def _signal_terms(signal: Signal, engines: Sequence[MetricNames]) -> list[str]:
-    terms = []
-    for metrics in engines:
-        for series in metrics.series.get(signal, ()):
-            inner = _rate(series, metrics.rate_window_seconds) if signal in COUNTERS else str(series)
-            terms.append(_tagged(f"sum by (namespace, pod) ({inner})", series_id(series, metrics)))
-    return terms
+    return [
+        _tagged(_by_pod(signal, series, metrics), series_id(series, metrics))
+        for metrics in engines
+        for series in metrics.series.get(signal, ())
+    ]
+
+
+def _by_pod(signal: Signal, series: Series, metrics: MetricNames) -> str:
+    """One element per pod, whatever the number of its data-parallel ranks."""
+    window = metrics.rate_window_seconds
+    if signal is Signal.CACHE_USAGE:
+        return f"avg by (namespace, pod) (avg_over_time({series}[{window:.0f}s]))"
+    if signal is Signal.INTER_TOKEN_LATENCY:
+        return _inter_token_latency(series, metrics)
+    return f"sum by (namespace, pod) ({_rate(series, window) if signal in COUNTERS else series})"
+
+
+def _inter_token_latency(series: Series, metrics: MetricNames) -> str:
+    """Mean of a histogram; of a counter of tokens: the requests in the batch per token and second."""
+    window = f"[{metrics.rate_window_seconds:.0f}s]"
+    if series in metrics.series.get(Signal.GENERATED_TOKENS, ()):
+        running = metrics.series[Signal.RUNNING][0]
+        seconds, tokens = f"avg_over_time({running}{window})", f"rate({series}{window})"
+    else:
+        seconds, tokens = (f"rate({replace(series, name=series.name + end)}{window})" for end in _MEAN)
+    return f"sum by (namespace, pod) ({seconds}) / sum by (namespace, pod) ({tokens})"
+
+
+_MEAN = ("_sum", "_count")
 
 
 def _rate(series: Series, window: float) -> str:
@@ -280,7 +307,7 @@ def _judged(answers: Answers, signal: Signal, sample: Sample, window: _Window) -
         return Missing("the age of the last sample is unknown")
     if window.newest > answers.stale_after:
         return Stale(sample.value, answers.at - window.newest)
-    if signal in COUNTERS and not window.whole:
+    if signal in WINDOWED and not window.whole:
         return Stale(sample.value, answers.at)
     return Fresh(sample.value, answers.at - window.newest)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stoker.api.v1alpha1 import CustomMetrics, FieldError, ModelDeploymentSpec
+from stoker.api.v1alpha1 import CustomMetrics, FieldError, ModelDeploymentSpec, TokensCounted
 from stoker.core.engines.engine import PORT_NAME, Probes, container
 from stoker.core.engines.source import source
 from stoker.core.readings import MetricNames, Series, Signal
@@ -18,7 +18,7 @@ from stoker.core.readings import MetricNames, Series, Signal
 # does. Such a probe must not kill a busy engine, so liveness asks for no more than an open port.
 _PROBES: Final = Probes(path="/health", timeout_seconds=20, liveness={"tcpSocket": {"port": PORT_NAME}})
 
-_RATE_WINDOW_SECONDS: Final = 300.0
+_RATE_WINDOW_SECONDS: Final = {TokensCounted.AT_END: 300.0, TokensCounted.LIVE: 60.0}
 """Most engines count a request's tokens when it ends: a window must be longer than most requests."""
 
 
@@ -44,7 +44,7 @@ class Custom:
             path=given.path,
             series={signal: (Series(name),) for signal, name in _names(given).items() if name},
             first_token=given.time_to_first_token,
-            rate_window_seconds=_RATE_WINDOW_SECONDS,
+            rate_window_seconds=_RATE_WINDOW_SECONDS[given.tokens_counted],
         )
 
     def container(self, deployment_name: str) -> dict[str, Any]:
@@ -84,4 +84,6 @@ def _names(given: CustomMetrics) -> dict[Signal, str | None]:
         Signal.REQUESTS: given.requests,
         Signal.RUNNING: given.running,
         Signal.WAITING: given.waiting,
+        Signal.CACHE_USAGE: given.cache_usage,
+        Signal.INTER_TOKEN_LATENCY: given.inter_token_latency or given.generated_tokens,
     }

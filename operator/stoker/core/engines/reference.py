@@ -15,6 +15,8 @@ _WORDS: Final = {
     Signal.REQUESTS: "finished requests (counter)",
     Signal.RUNNING: "requests in the batch (gauge)",
     Signal.WAITING: "requests that wait (gauge)",
+    Signal.CACHE_USAGE: "share of the KV cache in use (gauge)",
+    Signal.INTER_TOKEN_LATENCY: "seconds between a request's tokens (histogram)",
 }
 
 _INTRODUCTION: Final = f"""\

@@ -39,6 +39,9 @@ METRICS: Final = MetricNames(
         Signal.REQUESTS: (Series("vllm:request_success_total"),),
         Signal.RUNNING: (Series("vllm:num_requests_running"),),
         Signal.WAITING: (Series("vllm:num_requests_waiting"),),
+        # Their names before vLLM 0.11 need not be asked for: such a version does not know --shutdown-timeout.
+        Signal.CACHE_USAGE: (Series("vllm:kv_cache_usage_perc"),),
+        Signal.INTER_TOKEN_LATENCY: (Series("vllm:inter_token_latency_seconds"),),
     },
     first_token="vllm:time_to_first_token_seconds",  # noqa: S106 - a metric, not a secret
     rate_window_seconds=60.0,
