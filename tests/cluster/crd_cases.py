@@ -38,6 +38,7 @@ SAMPLES: Final[dict[str, Json]] = {
 
 _DOTS: Final = ["pvc://claim/../other", "file:///models/..", "pvc://claim/./x"]
 _NODE: Final = {"fieldPath": "spec.nodeName"}
+_DAY: Final = {"name": "day", "start": "0 8 * * *", "end": "0 18 * * *"}
 BROKEN: Final[dict[str, list[Any]]] = {
     # Texts
     "write hf://org/name": ["s3://a/b", "hf://llama", "pvc://claim", "oci://UPPER", "file://a", "", *_DOTS],
@@ -53,6 +54,11 @@ BROKEN: Final[dict[str, list[Any]]] = {
     "write an extended resource": ["gpu", "nvidia.com/", "/gpu", "Nvidia.com/gpu"],
     "write the key of a taint": ["-a", "a/b/c", ""],
     "write the value of a taint": ["a b", "-"],
+    "write five fields": ["0 8 * *", "0 0 8 * * *", "60 8 * * *", "0 24 * * *", "0 0 0 * *", "0 0 * 13 *"]
+    + ["0 0 * * 8", "0 0 * * MO", "0 0 L * *", "0 8 * * ?", "*/0 * * * *", "@daily", "0 8 * * 1-", ""],
+    "write a time zone of the IANA": ["Mars/Olympus", "Local", "+02:00", "europe/berlin", "Europe/", ""],
+    "write a PromQL query": ["", " ", "\n"],
+    "write the unit of": ["", " ", "jobs "],
     "write a duration such as": ["10", "1 h", "-5m", "1d", "", "1.5"],
     "write a duration from 10ms to 10m": ["9ms", "11m"],
     "write a duration from 0s to 1h": ["1h1s"],
@@ -68,6 +74,13 @@ BROKEN: Final[dict[str, list[Any]]] = {
         {"model": {"uri": "hf://a/b"}, "replicas": 1, "scaling": {"maxReplicas": 2}}
     ],
     "minReplicas is greater than maxReplicas": [{"minReplicas": 3, "maxReplicas": 2}],
+    "minReplicas of a schedule is greater": [{"maxReplicas": 2, "schedules": [{**_DAY, "minReplicas": 3}]}],
+    "maxReplicas of a schedule is less": [
+        {"minReplicas": 2, "maxReplicas": 3, "schedules": [{**_DAY, "maxReplicas": 1}]}
+    ],
+    "a schedule changes a bound": [_DAY],
+    "minReplicas of the schedule is greater": [{**_DAY, "minReplicas": 3, "maxReplicas": 2}],
+    "start and end are the same": [{**_DAY, "end": "0 8 * * *", "minReplicas": 2}],
     "set value or valueFrom": [{"name": "A", "value": "", "valueFrom": {"fieldRef": _NODE}}],
     "set exactly one of": [{}, {"fieldRef": _NODE, "secretKeyRef": {"name": "s", "key": "k"}}],
     "type Custom has no default image": [{"type": "Custom", "metrics": {"running": "r"}}],

@@ -7,6 +7,8 @@ from pydantic import Field, WithJsonSchema
 from stoker.api.fields import LIST_MAP_KEYS, LIST_TYPE, RULES, Pattern, QuantityBetween, Rule
 from stoker.api.meta import RESERVED_PREFIX
 
+MAX_REPLICAS: Final = 10_000
+
 _LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
 _QUALIFIED = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
@@ -86,6 +88,11 @@ AcceleratorName = Annotated[
     str,
     Field(max_length=63),
     Pattern(_LABEL, "write a short name: lower-case letters, digits and '-', such as h100"),
+]
+ShortName = Annotated[
+    str,
+    Field(max_length=63),
+    Pattern(_LABEL, "write a short name: lower-case letters, digits and '-', such as office-hours"),
 ]
 ResourceName = Annotated[
     str,

@@ -16,6 +16,9 @@ from stoker.api.scalars import ATOMIC, map_by
 
 MAX_HISTORY: Final = 10
 MAX_REPLICA_STATES: Final = 50
+MAX_SCHEDULES: Final = 16
+MAX_FACES: Final = 32
+"""More than there are targets, with the forecast of each, and signals."""
 
 Count = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(max_length=253)]
@@ -129,9 +132,9 @@ class DemandStatus(ApiModel):
     freshness: Freshness
     """Fresh, Stale or Missing; only a fresh value can lower the number of replicas."""
     covered: Count
-    """How many serving replicas answered."""
+    """How many serving replicas answered; of a signal of your own, 1 when its query was answered."""
     expected: Count
-    """How many serving replicas should have answered."""
+    """How many serving replicas should have answered; of a signal of your own, 1."""
     proposes: Count | None = None
     """How many replicas this signal alone asks for. Absent: it cannot say."""
     message: Message = ""
@@ -155,12 +158,29 @@ class Decision(ApiModel):
     """The numbers behind it."""
 
 
+class BoundsStatus(ApiModel):
+    """The bounds that hold now, and the schedules that they come from."""
+
+    min_replicas: Count
+    """Never fewer replicas at present."""
+    max_replicas: Count
+    """Never more replicas at present."""
+    schedules: Annotated[tuple[Text, ...], Field(max_length=MAX_SCHEDULES, json_schema_extra=ATOMIC)] = ()
+    """The schedules that are open, by name. Absent: none is."""
+    until: Timestamp | None = None
+    """When a schedule opens or closes next. Absent: none ever does."""
+    message: Message = ""
+    """How schedules that contradict each other were settled."""
+
+
 class ScalingStatus(ApiModel):
     """What the traffic asks for and what was made of it."""
 
     mode: Text
     """`Active`: decisions are carried out; `Shadow`: they are only shown; `Fixed`: `spec.replicas` counts."""
-    demand: Annotated[tuple[DemandStatus, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
+    bounds: BoundsStatus | None = None
+    """The bounds that hold now. Absent: there are no schedules, and those of the spec hold."""
+    demand: Annotated[tuple[DemandStatus, ...], Field(max_length=MAX_FACES, json_schema_extra=ATOMIC)] = ()
     """The signals as of `demandObservedAt`, and what each asks for."""
     demand_observed_at: Timestamp | None = None
     """When the inputs were read."""

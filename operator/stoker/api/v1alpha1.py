@@ -6,13 +6,17 @@ be imported from here.
 """
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from stoker.api.fields import ApiModel, Between, Duration, FieldError, Rule
-from stoker.api.scalars import Rate, map_by
+from stoker.api.queries import MAX_SIGNALS, CustomSignal
+from stoker.api.scalars import MAX_REPLICAS, Rate, map_by
+from stoker.api.schedules import Schedule
 from stoker.api.status import (
+    MAX_SCHEDULES,
+    BoundsStatus,
     CapacitySource,
     CapacityStatus,
     Condition,
@@ -50,12 +54,14 @@ from stoker.api.workload import (
 __all__ = [
     "MAX_REPLICAS",
     "Accelerator",
+    "BoundsStatus",
     "Cache",
     "CapacitySource",
     "CapacityStatus",
     "Condition",
     "ConditionStatus",
     "CustomMetrics",
+    "CustomSignal",
     "Decision",
     "DemandStatus",
     "Drain",
@@ -77,6 +83,7 @@ __all__ = [
     "Scaling",
     "ScalingMode",
     "ScalingStatus",
+    "Schedule",
     "StartupPart",
     "StartupStatus",
     "Storage",
@@ -89,8 +96,6 @@ __all__ = [
     "TolerationOperator",
     "Windows",
 ]
-
-MAX_REPLICAS: Final = 10_000
 
 
 class ScalingMode(StrEnum):
@@ -148,13 +153,24 @@ class Scaling(ApiModel):
     mode: ScalingMode = ScalingMode.ACTIVE
     """`Active` carries decisions out. `Shadow` makes and records them in status, and changes nothing."""
     min_replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
-    """Never fewer replicas than this. With 0 the last one goes after `windows.toZero` without traffic; set 1
-    to have it back."""
+    """Never fewer replicas than this. With 0 the last one goes after `windows.toZero` without traffic; a
+    signal, or a request that waits in an inference gateway, brings it back, and so does setting 1."""
     max_replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
     """Never more replicas than this."""
+    schedules: Annotated[
+        tuple[Schedule, ...], Field(max_length=MAX_SCHEDULES, json_schema_extra=map_by("name"))
+    ] = ()
+    """Recurring windows of time with bounds of their own, in place of `minReplicas` and `maxReplicas`. Where
+    several are open each keeps its word: the highest minimum and the lowest maximum hold, and where these
+    contradict each other, the minimum. Unset: the same bounds at all times."""
     targets: Targets = Targets()
     """What one replica should carry. Several can be set: the one that asks for most replicas wins. Where none
     counts, 40 requests in flight per replica are the target."""
+    signals: Annotated[
+        tuple[CustomSignal, ...], Field(max_length=MAX_SIGNALS, json_schema_extra=map_by("name"))
+    ] = ()
+    """Numbers of your own from Prometheus that count as demand like `targets` do. The one that asks for most
+    replicas wins, and a missing one keeps replicas from being removed. Unset: none."""
     windows: Windows = Windows()
     """How long the traffic has to ask for a change before it is made."""
     on_missing_metrics: OnMissingMetrics = OnMissingMetrics.HOLD
@@ -166,6 +182,20 @@ class Scaling(ApiModel):
             "self.minReplicas <= self.maxReplicas",
             "minReplicas is greater than maxReplicas: lower minReplicas or raise maxReplicas",
             ".minReplicas",
+        ),
+        Rule(
+            "!has(self.schedules) || self.schedules.all(s,"
+            " !has(s.minReplicas) || has(s.maxReplicas) || s.minReplicas <= self.maxReplicas)",
+            "minReplicas of a schedule is greater than scaling.maxReplicas: set maxReplicas in that"
+            " schedule too, or raise scaling.maxReplicas",
+            ".schedules",
+        ),
+        Rule(
+            "!has(self.schedules) || self.schedules.all(s,"
+            " has(s.minReplicas) || !has(s.maxReplicas) || self.minReplicas <= s.maxReplicas)",
+            "maxReplicas of a schedule is less than scaling.minReplicas: set minReplicas in that"
+            " schedule too, or lower scaling.minReplicas",
+            ".schedules",
         ),
     )
 
