@@ -34,6 +34,10 @@ def partial(replicas: int, **fields: Any) -> Face:
     return face(replicas, complete=False, **fields)
 
 
+def ahead(replicas: int, **fields: Any) -> Face:
+    return face(replicas, name="forecast", ahead=True, **fields)
+
+
 BLIND = Face("promptTokensPerSecond", "x", None, 1.0, 0, complete=False, blind=True, message="no series")
 
 
@@ -173,6 +177,37 @@ class TestDown:
 
         assert found.limited_by == "onMissingMetrics"
         assert "2 of 3 replicas answered" in found.message
+
+
+class TestForecast:
+    def test_it_adds_after_the_up_window(self):
+        fleet = settled(2)
+
+        assert fleet.run(35, face(2), ahead(5))[-1] == 5
+
+    def test_it_keeps_what_it_asked_for_as_long_as_it_asks(self):
+        fleet = settled(2)
+        fleet.run(35, face(2), ahead(5))
+
+        assert set(fleet.run(3600, face(2), ahead(5))) == {5}
+
+    def test_it_is_no_evidence_so_what_did_not_come_goes_at_once(self):
+        fleet = settled(2)
+        fleet.run(120, face(2), ahead(5))
+
+        assert fleet.tick(face(2)).replicas == 2
+
+    def test_what_was_needed_stays_for_the_down_window(self):
+        fleet = settled(6)
+        fleet.run(300, face(6))
+        fleet.run(60, face(2), ahead(4))
+
+        assert fleet.tick(face(2), ahead(4)).replicas == 6
+        assert fleet.run(700, face(2), ahead(4))[-1] == 4
+
+    def test_it_does_not_hide_a_burst_nor_is_it_one(self):
+        assert settled(2).tick(face(4), ahead(6)).replicas == 4
+        assert settled(2).tick(face(2), ahead(6, load=60.0)).replicas == 2
 
 
 class TestToZero:

@@ -59,11 +59,13 @@ class Face:
     """Serving replicas that should have answered."""
     guard: bool = False
     """A guard only adds, and its value is no load that could be split over replicas."""
+    ahead: bool = False
+    """It is about a moment to come: it only adds, and is no evidence of what was needed."""
 
     @property
     def load(self) -> float:
         """Demand in replicas, not rounded; 0 where it is unknown or cannot be said."""
-        return 0.0 if self.value is None or self.guard else self.value / self.target
+        return 0.0 if self.value is None or self.guard or self.ahead else self.value / self.target
 
 
 def faces_of(spec: ModelDeploymentSpec, demand: Demand, current: int) -> tuple[Face, ...]:

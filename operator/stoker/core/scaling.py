@@ -47,6 +47,13 @@ class _Asked:
     face: Face | None
     complete: bool
     blind: Face | None
+    present: Face | None
+    """The highest without forecasts: these hold what they ask for by themselves, and are no evidence."""
+
+    @property
+    def now(self) -> int:
+        """What is needed now."""
+        return self.present.replicas if self.present is not None else 0
 
 
 def recommend(
@@ -95,7 +102,8 @@ def _ask(faces: Sequence[Face]) -> _Asked:
     blind = next((f for f in faces if f.blind), None)
     top = max(faces, key=lambda f: f.replicas, default=None)
     complete = bool(faces) and all(f.complete for f in faces)
-    return _Asked(top.replicas if top else 0, top, complete, blind)
+    present = max((f for f in faces if not f.ahead), key=lambda f: f.replicas, default=None)
+    return _Asked(top.replicas if top else 0, top, complete, blind, present)
 
 
 def _decide(
@@ -117,11 +125,12 @@ def _decide(
 def _up(scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: float) -> tuple[int, str, str]:
     assert asked.face is not None  # noqa: S101 - _decide has looked
     name, message = asked.face.name, asked.face.message
-    if asked.face.load >= BURST_RATIO * max(current, 1):
+    burst = asked.present
+    if burst is not None and burst.load >= BURST_RATIO * max(current, 1):
         return (
-            asked.replicas,
-            name,
-            f"{message} (a burst: at least {BURST_RATIO:.0f}× the {current} wanted before)",
+            burst.replicas,
+            burst.name,
+            f"{burst.message} (a burst: at least {BURST_RATIO:.0f}× the {current} wanted before)",
         )
     window = scaling.windows.up.seconds
     lowest = _extreme(memory.asked, now - window, now, min)
@@ -143,6 +152,8 @@ def _down(scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: fl
         return current, "windows.down", f"{message}; going down needs {window:.0f} s of uninterrupted metrics"
     if highest >= current:
         return current, "windows.down", f"{message}; {highest} were needed within the last {window:.0f} s"
+    if highest < asked.replicas:
+        return asked.replicas, name, message
     if highest > asked.replicas and highest >= scaling.min_replicas:
         return highest, "windows.down", f"{message}; {highest} were needed within the last {window:.0f} s"
     if highest > 0 or scaling.min_replicas > 0:
@@ -187,12 +198,12 @@ def _longest_window(scaling: Scaling) -> float:
 def _remember(memory: Memory, asked: _Asked, now: float, keep: float) -> Memory:
     evidence, seen = memory.evidence, memory.asked
     if asked.complete:
-        evidence = _extend(evidence, asked.replicas, now, keep, max)
+        evidence = _extend(evidence, asked.now, now, keep, max)
     else:
-        evidence = _raised(evidence, asked.replicas)
+        evidence = _raised(evidence, asked.now)
     if asked.face is not None and (asked.blind is None or asked.replicas > 0):
         seen = _extend(seen, asked.replicas, now, keep, min)
-    return Memory(evidence=evidence, asked=seen)
+    return replace(memory, evidence=evidence, asked=seen)
 
 
 def _extend(
