@@ -8,10 +8,13 @@ and nothing else does. Rules:
 - one build per family at a time on this machine (a file lock); a second caller waits and then finds it done;
 - an interrupted build resumes, since Go's own build cache keeps each compiled package;
 - `KUBEBUILDER_ASSETS` may name a folder of ready programs, as controller-runtime's envtest has it: what is
-  there is used as it is, the rest is built.
+  there is used as it is, the rest is built;
+- an optional family (KEDA: 10 minutes, for `bench.peers` alone) is built when one of its programs is asked
+  for by name, and never among "all".
 """
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -41,14 +44,16 @@ class Family:
     """Programs that share one Go module.
 
     Each stamp is a `package.variable=value` for the linker, so that the programs report the version that they
-    are. `{version}`, `{major}` and `{minor}` in it are those of the required module; `{release}` is what
-    Prometheus makes of its own: the module v0.316.0 is the release 3.16.0.
+    are. `{version}`, `{major}` and `{minor}` in it are those of the required module, `{number}` its
+    version without the v; `{release}` is what Prometheus makes of its own: the module v0.316.0 is the release
+    3.16.0.
     """
 
     name: str
     module: str
     stamps: tuple[str, ...] = ()
     tags: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,12 @@ _PROMETHEUS = Family(
     tags="remove_all_sd,enable_kubernetes_sd",
 )
 _HELM = Family("helm", "helm.sh/helm/v4", ("helm.sh/helm/v4/internal/version.version={version}",))
+_KEDA = Family(
+    "keda",
+    "github.com/kedacore/keda/v2",
+    ("github.com/kedacore/keda/v2/version.Version={number}",),
+    optional=True,
+)
 
 PROGRAMS: dict[str, Program] = {
     program.name: program
@@ -93,8 +104,14 @@ PROGRAMS: dict[str, Program] = {
             for name in ("prometheus", "promtool")
         ),
         Program("helm", _HELM, "helm.sh/helm/v4/cmd/helm"),
+        *(
+            Program(f"keda-{name}", _KEDA, f"github.com/kedacore/keda/v2/cmd/{name}")
+            for name in ("operator", "adapter")
+        ),
     )
 }
+ALL_PROGRAMS = tuple(name for name, program in PROGRAMS.items() if not program.family.optional)
+"""What `make testbed` builds: all but the optional families."""
 PLANE_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 
 
@@ -126,7 +143,7 @@ def ensure(name: str, *, progress: Progress = say) -> Path:
         return _cached(program) or _build(program, directory, progress)
 
 
-def ensure_all(names: Iterable[str] = tuple(PROGRAMS), *, progress: Progress = say) -> dict[str, Path]:
+def ensure_all(names: Iterable[str] = ALL_PROGRAMS, *, progress: Progress = say) -> dict[str, Path]:
     """Return the paths of all programs of `names`, building those that are missing, one after the other."""
     return {name: ensure(name, progress=progress) for name in names}
 
@@ -138,6 +155,27 @@ def module_version(family: Family) -> str:
     if found is None:
         raise BuildError(f"testbed/modules/{family.name}/go.mod does not require {family.module}")
     return found[1]
+
+
+def module_source(family: Family, *, progress: Progress = say) -> Path:
+    """Return the folder of the family's module as Go unpacked it: its manifests come with its source.
+
+    Raises:
+        BuildError: Go is missing, or could not fetch the module.
+    """
+    module = MODULES / family.name
+    go = _go(module, progress)
+    answer = subprocess.run(
+        [str(go), "mod", "download", "-json", family.module],
+        cwd=module,
+        env=go_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0:
+        raise BuildError(f"could not fetch {family.module}: {answer.stderr.strip() or answer.stdout.strip()}")
+    return Path(json.loads(answer.stdout)["Dir"])
 
 
 def family_directory(family: Family) -> Path:
@@ -169,6 +207,7 @@ def _build_flags(family: Family) -> list[str]:
         "version": version,
         "major": str(major),
         "minor": str(minor),
+        "number": version.removeprefix("v"),
         "release": f"{minor // 100}.{minor % 100}.{patch}",
     }
     stamps = [stamp.format_map(words) for stamp in family.stamps]
@@ -198,16 +237,20 @@ def _build(program: Program, directory: Path, progress: Progress) -> Path:
         leftover.unlink(missing_ok=True)
     partial = directory / f".{program.name}.{os.getpid()}"
     module = MODULES / program.family.name
-    try:
-        go = find_go(_minimum_go(module), cache_directory(), progress)
-    except ToolchainError as error:
-        raise BuildError(str(error)) from error
+    go = _go(module, progress)
     label = f"{program.name} {module_version(program.family)}"
     command = [str(go), "build", *_build_flags(program.family), "-o", str(partial), program.package]
     _run(command, module, directory / f"{program.name}.log", label, progress)
     target = directory / program.name
     partial.replace(target)
     return target
+
+
+def _go(module: Path, progress: Progress) -> Path:
+    try:
+        return find_go(_minimum_go(module), cache_directory(), progress)
+    except ToolchainError as error:
+        raise BuildError(str(error)) from error
 
 
 def _minimum_go(module: Path) -> Version:

@@ -23,6 +23,8 @@ _SLIM_PLUGINS = (
     "NodeAffinity",
 )
 _ENDPOINTS = ("endpointslice-controller", "endpoints-controller", "endpointslice-mirroring-controller")
+PROXY_CLIENT = "front-proxy-client"
+"""Common name of the API server's certificate towards aggregated ones."""
 # Per-node and per-address chores that cost writes and prove nothing with thousands of simulated nodes.
 _NODE_CHORES = ("ttl-controller", "node-ipam-controller")
 
@@ -40,6 +42,8 @@ class PlaneOptions:
             faster than the default profile at 5,000 nodes.
         disabled_controllers: more controllers of kube-controller-manager to leave out, by their names.
         apiserver_flags: more flags for kube-apiserver, for example an audit policy.
+        aggregation: further API servers can be put behind this one, as metrics adapters are; their
+            certificate and its authority are in `Layout.aggregation`.
     """
 
     simulate_pods: bool = True
@@ -47,6 +51,7 @@ class PlaneOptions:
     slim_scheduler: bool = False
     disabled_controllers: tuple[str, ...] = ()
     apiserver_flags: tuple[str, ...] = ()
+    aggregation: bool = False
 
     @classmethod
     def large(cls) -> "PlaneOptions":
@@ -80,6 +85,11 @@ class Layout:
     def kubeconfig(self) -> Path:
         """The kubeconfig of the administrator."""
         return self.directory / "kubeconfig.yaml"
+
+    @property
+    def aggregation(self) -> Path:
+        """The folder of the certificate for aggregated API servers: `ca.crt`, `tls.crt`, `tls.key`."""
+        return self.directory / "aggregation"
 
     def file(self, name: str) -> Path:
         """Return the path of a file of this plane."""
@@ -121,7 +131,22 @@ def kube_apiserver(layout: Layout, options: PlaneOptions) -> list[str]:
     if not options.node_leases:
         # Nobody would take the not-ready taint off new nodes.
         flags.append("--disable-admission-plugins=TaintNodesByCondition")
+    if options.aggregation:
+        flags += _aggregation_flags(layout.aggregation)
     return [*flags, *options.apiserver_flags]
+
+
+def _aggregation_flags(folder: Path) -> list[str]:
+    """How the API server shows aggregated ones who it is, and who is asking through it."""
+    return [
+        f"--proxy-client-cert-file={folder / 'tls.crt'}",
+        f"--proxy-client-key-file={folder / 'tls.key'}",
+        f"--requestheader-client-ca-file={folder / 'ca.crt'}",
+        f"--requestheader-allowed-names={PROXY_CLIENT}",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-username-headers=X-Remote-User",
+    ]
 
 
 def kube_controller_manager(layout: Layout, options: PlaneOptions) -> list[str]:

@@ -24,6 +24,7 @@ Figures = dict[str, Any]
 
 FILE = Path(__file__).parents[1] / "results" / "controller.json"
 _PACKAGES = ("kopf", "kubernetes", "aiohttp", "pydantic", "prometheus-api-client")
+_SOURCES = ("operator", "bench/controller")
 _GIB = 1024**3
 
 
@@ -139,12 +140,17 @@ def save(size: Figures, path: Path = FILE) -> None:
 # --- Where, when and how -------------------------------------------------------------------------
 
 
-def provenance() -> Figures:
-    """Return date, commit, command, machine and versions."""
+def provenance(program: str = "bench.controller", sources: Sequence[str] = _SOURCES) -> Figures:
+    """Return date, commit, command, machine and versions.
+
+    Args:
+        program: the module that was run.
+        sources: paths whose uncommitted changes the commit is marked for.
+    """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "command": shlex.join(["python", "-m", "bench.controller", *_arguments(sys.argv[1:])]),
+        "commit": _commit(sources),
+        "command": shlex.join(["python", "-m", program, *_arguments(sys.argv[1:])]),
         "machine": {
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
@@ -165,11 +171,11 @@ def _arguments(given: Sequence[str]) -> list[str]:
     return kept
 
 
-def _commit() -> str:
+def _commit(sources: Sequence[str]) -> str:
     """The commit; with a plus when files of the operator or the benchmark differ from it."""
     root = Path(__file__).parents[2]
     head = _git(root, "rev-parse", "--short=12", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "operator", "bench/controller")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", *sources)
     return f"{head}+" if changed else head
 
 

@@ -73,6 +73,35 @@ def test_only_what_is_asked_for_is_built(stub_go: Path):
     ]
 
 
+def test_optional_programs_are_built_when_they_are_named_and_not_among_all(stub_go: Path):
+    ensure_all(progress=quiet)
+    assert not [call for call in calls(stub_go) if "keda" in call]
+    ensure("keda-operator", progress=quiet)
+    (call,) = [call for call in calls(stub_go) if "keda" in call]
+    number = module_version(PROGRAMS["keda-operator"].family).removeprefix("v")
+    assert f"-X github.com/kedacore/keda/v2/version.Version={number}" in call
+
+
+STUB_DOWNLOAD = """#!/bin/sh
+case "$*" in
+version) echo go version go1.26.9 linux/amd64 ;;
+"mod download -json github.com/kedacore/keda/v2") {answer} ;;
+esac
+"""
+
+
+def test_a_module_s_source_is_where_go_unpacked_it(tmp_path: Path):
+    (tmp_path / "bin" / "go").write_text(STUB_DOWNLOAD.format(answer="""echo '{"Dir": "/modules/keda"}'"""))
+    source = binaries.module_source(PROGRAMS["keda-operator"].family, progress=quiet)
+    assert source == Path("/modules/keda")
+
+
+def test_a_module_that_cannot_be_fetched_is_named_with_go_s_reason(tmp_path: Path):
+    (tmp_path / "bin" / "go").write_text(STUB_DOWNLOAD.format(answer="echo no network >&2; exit 1"))
+    with pytest.raises(BuildError, match=r"could not fetch github\.com/kedacore/keda/v2: no network"):
+        binaries.module_source(PROGRAMS["keda-operator"].family, progress=quiet)
+
+
 def test_the_build_stamps_the_version_of_the_pinned_module(stub_go: Path):
     version = module_version(PROGRAMS["kubectl"].family)
     ensure("kubectl", progress=quiet)

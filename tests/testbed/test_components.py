@@ -67,6 +67,15 @@ def test_more_flags_and_controllers_can_be_stated():
     assert "-cronjob-controller" in controllers
 
 
+def test_aggregated_apis_are_served_where_they_are_asked_for():
+    options = PlaneOptions(aggregation=True)
+    arguments = components.kube_apiserver(LAYOUT, options)
+    assert flag(arguments, "proxy-client-cert-file") == "/plane/aggregation/tls.crt"
+    assert flag(arguments, "requestheader-client-ca-file") == "/plane/aggregation/ca.crt"
+    assert flag(arguments, "requestheader-allowed-names") == components.PROXY_CLIENT
+    assert not [argument for argument in components.kube_apiserver(LAYOUT, SMALL) if "proxy" in argument]
+
+
 @pytest.mark.parametrize("file", sorted(components.STAGES.glob("[np]o*.yaml")), ids=lambda file: file.stem)
 def test_stages_are_stages_with_names_of_their_own(file: Path):
     documents = list(yaml.safe_load_all(file.read_text()))

@@ -1,0 +1,183 @@
+"""A ramp of recorded traffic in real time, for each side the same: GPU-seconds, and answers in time.
+
+The traffic is Azure's conversation trace, superposed in stages and played by a load generator of each fleet's
+own, with the same arrivals. Scored as in the replay: every request that arrived after the warm-up, from its
+arrival on, and pods from creation to deletion within the scored time.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from bench.controller.results import Figures
+from bench.peers.arena import Arena, open_arena
+from bench.peers.fleets import GPUS_PER_REPLICA, KEDA, NAME, STOKER, Contender, Fleet, Side
+from bench.peers.session import Session, session
+from bench.replay.calibration import Capacity
+from bench.replay.experiments import measured
+from bench.replay.scores import TPOT_SECONDS, TTFT_SECONDS
+from testbed.engine_pods import EngineOptions
+from testbed.trace import Stage, TraceRequest, load_azure, stage
+from testbed.traffic import Traffic, TrafficOptions
+from testbed.traffic_report import Outcome, Result, percentile
+
+MODEL = "qwen3-32b-2xh100"
+LOAD_SECONDS = 60
+"""From the start of a container to Ready."""
+SCRAPE_INTERVAL = "15s"
+STREAM_INTERVAL = 32
+"""Tokens per chunk after the first: writing chunks is what the simulated engines spend this machine on."""
+LEAST, MOST = 2, 16
+CALIBRATION_SECONDS = 600.0
+SHARE = 0.65
+"""Of what a replica carries at the objective: the middle of the replay's settings."""
+STOKER_UNTOLD = Contender("Stoker, min and max only", Side.STOKER, targeted=False)
+CONTENDERS = (KEDA, STOKER)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """The traffic, seconds.
+
+    Attributes:
+        stages: how many copies of the trace play from when on.
+        duration: of the arrivals.
+        warm_up: at the beginning, not scored.
+        seed: of the copies' shifts.
+    """
+
+    stages: tuple[tuple[float, int], ...] = (
+        (0, 1),
+        (120, 2),
+        (240, 3),
+        (360, 4),
+        (480, 5),
+        (660, 3),
+        (780, 1),
+    )
+    duration: float = 900.0
+    warm_up: float = 60.0
+    seed: int = 0
+
+    @cached_property
+    def arrivals(self) -> list[TraceRequest]:
+        """Every request."""
+        stages = [Stage(start, copies) for start, copies in self.stages]
+        return stage(load_azure(), stages, self.duration, seed=self.seed)
+
+    @cached_property
+    def capacity(self) -> Capacity:
+        """What one replica carries at the objective, on this mix."""
+        early = [request for request in self.arrivals if request.arrival < CALIBRATION_SECONDS]
+        return measured(MODEL, tuple(early[:4000]))
+
+    @property
+    def target(self) -> int:
+        """Requests in flight per replica: what both sides are told."""
+        return max(1, round(self.capacity.in_flight * SHARE))
+
+    def fleet(self, contender: Contender) -> Fleet:
+        """A contender's fleet."""
+        name = contender.name.lower().replace(", ", "-").replace(" ", "-")
+        return Fleet(f"ramp-{name}", contender, LEAST, MOST, self.target, LOAD_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one side did; seconds since the first arrival."""
+
+    contender: Contender
+    results: Sequence[Result]
+    replicas: Sequence[tuple[float, int]]
+    pod_seconds: float
+
+
+def measure(ramp: Ramp, contenders: Sequence[Contender]) -> tuple[list[Run], Figures]:
+    """Play the ramp at every contender at the same time; return their runs and how the machine was."""
+    group = [ramp.fleet(contender) for contender in contenders]
+    engines = EngineOptions(MODEL, stream_interval=STREAM_INTERVAL)
+    with open_arena({"ramp": group}, scrape_interval=SCRAPE_INTERVAL, engines=engines) as arena:
+        return asyncio.run(_play(ramp, group, arena))
+
+
+async def _play(ramp: Ramp, group: Sequence[Fleet], arena: Arena) -> tuple[list[Run], Figures]:
+    async with session(arena) as here:
+        await here.settle(group, lambda fleet: fleet.minimum, LOAD_SECONDS + 180)
+        here.say(f"{len(ramp.arrivals)} requests for each of {len(group)} fleets, in {ramp.duration:.0f} s")
+        here.lag, here.load_averages = 0.0, []
+        players = {
+            fleet: Traffic(ramp.arrivals, here.census.gateways[fleet.namespace], TrafficOptions(NAME))
+            for fleet in group
+        }
+        began = time.monotonic()
+        telling = asyncio.create_task(_tell(here, players))
+        await asyncio.gather(*(player.run() for player in players.values()))
+        telling.cancel()
+        runs = [_run(ramp, here, fleet, player, began) for fleet, player in players.items()]
+        loads = here.load_averages
+        machine = {
+            "worst_lag_seconds": round(here.lag, 3),
+            "load_average": {"mean": round(sum(loads) / len(loads), 2), "max": round(max(loads), 2)},
+        }
+        return runs, machine
+
+
+def _run(ramp: Ramp, here: Session, fleet: Fleet, player: Traffic, began: float) -> Run:
+    census, name = here.census, fleet.namespace
+    counts = [(at - began, count) for at, count in census.counts(name, began)]
+    pods = census.pod_seconds(name, began + ramp.warm_up, began + ramp.duration)
+    return Run(fleet.contender, player.results, counts, pods)
+
+
+async def _tell(here: Session, players: dict[Fleet, Traffic]) -> None:
+    while True:
+        await asyncio.sleep(30)
+        parts = []
+        for fleet, player in players.items():
+            now, replicas = player.counters, here.census.count(fleet.namespace)
+            parts.append(
+                f"{fleet.contender.name}: {replicas} replicas, {now.in_flight} in flight, {now.cut} cut"
+            )
+        here.say(f"lag {here.lag:.2f} s; {' | '.join(parts)}")
+
+
+def figures(ramp: Ramp, run: Run) -> Figures:
+    """A run's scores."""
+    scored = [r for r in run.results if ramp.warm_up <= r.arrival < ramp.duration]
+    return {
+        "gpu_seconds": round(run.pod_seconds * GPUS_PER_REPLICA),
+        "attainment": round(attainment(scored), 5),
+        "requests": len(scored),
+        "not_served": {
+            outcome.value: sum(r.outcome is outcome for r in scored)
+            for outcome in (Outcome.CUT, Outcome.REFUSED, Outcome.ABANDONED)
+        },
+        "ttft_seconds": _percentiles(r.ttft for r in scored),
+        "tpot_seconds": _percentiles(r.tpot for r in scored),
+        "peak_replicas": max(count for _, count in run.replicas),
+        "replicas": [(round(at), count) for at, count in run.replicas if at <= ramp.duration],
+    }
+
+
+def attainment(results: Sequence[Result]) -> float:
+    """Share of requests that were served with the first token within 2 s and 50 ms per further one."""
+    good = sum(_good(result) for result in results)
+    return good / len(results) if results else 1.0
+
+
+def _good(result: Result) -> bool:
+    return (
+        result.outcome is Outcome.SERVED
+        and result.ttft is not None
+        and result.ttft <= TTFT_SECONDS
+        and (result.tpot or 0.0) <= TPOT_SECONDS
+    )
+
+
+def _percentiles(values: Iterable[float | None]) -> list[float | None]:
+    """p50, p95 and p99."""
+    known = sorted(value for value in values if value is not None)
+    found = (percentile(known, rank) for rank in (50, 95, 99))
+    return [None if value is None else round(value, 4) for value in found]
