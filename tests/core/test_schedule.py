@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stoker.api.v1alpha1 import ModelDeploymentSpec, Scaling, Schedule
+from stoker.api.v1alpha1 import Scaling, Schedule
 from stoker.core.schedule import Bounds, bounds
 
 MINUTE = timedelta(minutes=1)
@@ -280,20 +280,27 @@ class TestSeveral:
 
 
 class TestApplied:
-    SPEC = ModelDeploymentSpec.model_validate(
-        {"model": {"uri": "hf://a/b"}, "scaling": {"minReplicas": 2, "maxReplicas": 4}}
-    )
+    HELD = Bounds(5, 8, "schedules[a].minReplicas", "schedules[a].maxReplicas", ("a",), NOON)
 
-    def test_the_spec_with_the_bounds_of_the_moment(self):
-        held = Bounds(5, 8, "schedules[a].minReplicas", "schedules[a].maxReplicas", ("a",))
-        found = held.applied(self.SPEC).scaling
+    def test_the_section_with_the_bounds_of_the_moment(self):
+        spec = scaling(least=2, most=4)
+        found = self.HELD.applied(spec)
         assert (found.min_replicas, found.max_replicas) == (5, 8)
-        assert self.SPEC.scaling.min_replicas == 2
-        assert held.named("minReplicas") == "schedules[a].minReplicas"
-        assert held.named("windows.up") == "windows.up"
+        assert (spec.min_replicas, spec.max_replicas) == (2, 4)
 
-    def test_the_very_same_spec_while_none_is_open(self):
-        assert Bounds(2, 4).applied(self.SPEC) is self.SPEC
+    def test_the_very_same_section_while_none_is_open(self):
+        spec = scaling(least=2, most=4)
+        assert Bounds(2, 4).applied(spec) is spec
+
+    def test_a_decision_names_the_schedule_and_its_end(self):
+        assert self.HELD.named("minReplicas", "minReplicas is 5") == (
+            "schedules[a].minReplicas",
+            "minReplicas is 5 (schedules[a].minReplicas until 2026-11-23T12:00Z)",
+        )
+
+    def test_what_no_schedule_limited_stays_as_it_is(self):
+        assert self.HELD.named("windows.up", "waiting") == ("windows.up", "waiting")
+        assert Bounds(2, 4).named("minReplicas", "so") == ("minReplicas", "so")
 
 
 @pytest.mark.parametrize("zone", sorted(CHANGES))

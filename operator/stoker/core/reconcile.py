@@ -20,13 +20,14 @@ from dataclasses import dataclass, field, replace
 from stoker.api import meta
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, ScalingMode
-from stoker.core import capacity, demand, scaling, startup, status
+from stoker.core import capacity, demand, scaling, schedule, startup, status
 from stoker.core.demand import Demand
 from stoker.core.faces import Face, faces_of
 from stoker.core.lifecycle import Context, Steps, plan_replicas
 from stoker.core.observed import Memory, ModelDeployment, Obstacle, OwnedObject, Pod, Snapshot
 from stoker.core.plan import Action, Apply, CreatePod, Manifest, Plan
 from stoker.core.readings import Key
+from stoker.core.schedule import Bounds
 from stoker.core.verdicts import Decided
 
 
@@ -45,6 +46,8 @@ class Want:
     recommendation: scaling.Recommendation | None = None
     demand: Demand | None = None
     faces: tuple[Face, ...] = ()
+    bounds: Bounds | None = None
+    """None while the number is fixed."""
 
 
 def reconcile(snapshot: Snapshot, keys: Iterable[Key] | None = None) -> dict[Key, Plan]:
@@ -85,19 +88,24 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     if spec.scaling is None:
         fixed = 1 if spec.replicas is None else spec.replicas
         return Want(spec, fixed, fixed, previous, Memory(startups=memory.startups))
+    bounds = schedule.bounds(spec.scaling, snapshot.now)
+    stated, section = spec.scaling, bounds.applied(spec.scaling)
+    spec = spec if section is stated else spec.model_copy(update={"scaling": section})
     running = sum(not p.leaving for p in pods)
-    current = scaling.initial(spec.scaling, running or None) if previous is None else previous
+    current = scaling.initial(section, running or None) if previous is None else previous
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
     faces = faces_of(spec, measured, current)
-    chosen = scaling.recommend(spec.scaling, faces, memory, current, snapshot.now)
+    chosen = scaling.recommend(section, faces, memory, current, snapshot.now)
     if previous is None:
-        chosen = scaling.first(spec.scaling, chosen)
+        chosen = scaling.first(section, chosen)
+    limited_by, message = bounds.named(chosen.limited_by, chosen.message)
+    chosen = replace(chosen, limited_by=limited_by, message=message)
     act_on = chosen.replicas
-    if spec.scaling.mode is ScalingMode.SHADOW:
+    if section.mode is ScalingMode.SHADOW:
         held = deployment.status.granted_replicas
-        act_on = scaling.initial(spec.scaling, (running or None) if held is None else held)
-    return Want(spec, chosen.replicas, act_on, previous, chosen.memory, chosen, measured, faces)
+        act_on = scaling.initial(stated, (running or None) if held is None else held)
+    return Want(spec, chosen.replicas, act_on, previous, chosen.memory, chosen, measured, faces, bounds)
 
 
 def _own(snapshot: Snapshot, deployment: ModelDeployment) -> tuple[Pod, ...]:
@@ -152,6 +160,7 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
             steps.requeue_at,
             capacity.review_at(_own(snapshot, deployment), snapshot.now),
             obstacle.retry_at if obstacle is not None and obstacle.retry_at > snapshot.now else None,
+            wanted.bounds.until if wanted.bounds is not None else None,
         ),
     )
 
@@ -195,6 +204,7 @@ def _decided(
         recommendation=wanted.recommendation,
         demand=wanted.demand,
         faces=wanted.faces,
+        bounds=wanted.bounds,
         metrics_failure=snapshot.metrics.failure,
         metrics_pending=snapshot.metrics.pending,
         obstacle=obstacle,

@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from stoker.api.v1alpha1 import ModelDeploymentSpec, Scaling, Schedule
+from stoker.api.v1alpha1 import Scaling, Schedule
 
 _MINUTE = timedelta(minutes=1)
 _SECOND = timedelta(seconds=1)
@@ -50,16 +50,20 @@ class Bounds:
     conflict: str = ""
     """How schedules that contradict each other were settled; empty when none do."""
 
-    def applied(self, spec: ModelDeploymentSpec) -> ModelDeploymentSpec:
-        """The spec with these bounds in place of its own; ``spec.scaling`` must be set."""
-        if not self.open or spec.scaling is None:
-            return spec
-        held = {"min_replicas": self.least, "max_replicas": self.most}
-        return spec.model_copy(update={"scaling": spec.scaling.model_copy(update=held)})
+    def applied(self, scaling: Scaling) -> Scaling:
+        """The section with these bounds in place of its own; the very same one while no schedule is open."""
+        if not self.open:
+            return scaling
+        return scaling.model_copy(update={"min_replicas": self.least, "max_replicas": self.most})
 
-    def named(self, bound: str) -> str:
-        """The field that set a bound: ``minReplicas`` may stand for that of a schedule."""
-        return {"minReplicas": self.least_by, "maxReplicas": self.most_by}.get(bound, bound)
+    def named(self, limited_by: str, message: str) -> tuple[str, str]:
+        """What limited a decision, and its message, with the schedule that a bound comes from."""
+        field = {"minReplicas": self.least_by, "maxReplicas": self.most_by}.get(limited_by, limited_by)
+        if field == limited_by:
+            return limited_by, message
+        until = f" until {_shown(self.until)}" if self.until is not None else ""
+        conflict = f"; {self.conflict}" if self.conflict else ""
+        return field, f"{message} ({field}{until}{conflict})"
 
 
 def bounds(scaling: Scaling, now: float) -> Bounds:
@@ -97,6 +101,10 @@ def _lowest_maximum(held: Sequence[Schedule], scaling: Scaling) -> tuple[int, st
 
 def _number(stated: tuple[int, str]) -> int:
     return stated[0]
+
+
+def _shown(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%MZ")
 
 
 def _field(schedule: Schedule, bound: str) -> str:

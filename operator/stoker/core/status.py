@@ -17,6 +17,7 @@ from stoker.api import meta
 from stoker.api.conditions import ConditionType, Reason
 from stoker.api.status import MAX_HISTORY, MAX_REPLICA_STATES
 from stoker.api.v1alpha1 import (
+    BoundsStatus,
     CapacitySource,
     CapacityStatus,
     Condition,
@@ -134,6 +135,7 @@ def _scaling(decided: Decided) -> ScalingStatus | None:
         return before.model_copy(
             update={
                 "mode": mode,
+                "bounds": None,
                 "demand": (),
                 "demand_observed_at": None,
                 "history": history,
@@ -142,10 +144,25 @@ def _scaling(decided: Decided) -> ScalingStatus | None:
         )
     return ScalingStatus(
         mode=mode,
+        bounds=_bounds(decided),
         demand=tuple(_demand(face) for face in decided.faces),
         demand_observed_at=moment(decided.now),
         last_decision=decision or before.last_decision,
         history=history,
+    )
+
+
+def _bounds(decided: Decided) -> BoundsStatus | None:
+    """Where there are schedules: what holds now, and until when."""
+    held = decided.bounds
+    if held is None or held.until is None:
+        return None
+    return BoundsStatus(
+        min_replicas=held.least,
+        max_replicas=held.most,
+        schedules=held.open,
+        until=moment(held.until),
+        message=held.conflict,
     )
 
 

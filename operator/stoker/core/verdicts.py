@@ -29,6 +29,7 @@ from stoker.core.faces import Face
 from stoker.core.lifecycle import Steps
 from stoker.core.observed import ModelDeployment, Obstacle, Pod
 from stoker.core.scaling import Recommendation
+from stoker.core.schedule import Bounds
 
 STUCK_SECONDS = 45 * 60.0
 """A rollout whose new replica has not come up for this long is stuck: longer than any start-up budget."""
@@ -58,6 +59,8 @@ class Decided:
     """None while the number is fixed."""
     demand: Demand | None = None
     faces: tuple[Face, ...] = ()
+    bounds: Bounds | None = None
+    """Those that hold now; None while the number is fixed."""
     metrics_failure: str | None = None
     metrics_pending: bool = False
     """Prometheus has not been asked yet."""
@@ -72,6 +75,13 @@ class Decided:
     def scaling(self) -> Scaling | None:
         """The spec's scaling section."""
         return self.deployment.spec.scaling if self.deployment.spec is not None else None
+
+    @property
+    def least(self) -> int | None:
+        """The minimum that holds now; None while the number is fixed."""
+        if self.bounds is not None:
+            return self.bounds.least
+        return self.scaling.min_replicas if self.scaling is not None else None
 
     @property
     def serving(self) -> int:
@@ -194,7 +204,7 @@ def _replicas(count: int) -> str:
 
 def _minimum(decided: Decided) -> int:
     """Replicas that must serve: the stated minimum; one fewer while a rollout replaces one without room."""
-    floor = decided.scaling.min_replicas if decided.scaling is not None else _fixed_minimum(decided)
+    floor = _fixed_minimum(decided) if decided.least is None else decided.least
     floor = max(1, min(floor, decided.desired))
     return max(1, floor - 1) if decided.steps.rolling else floor
 
