@@ -75,6 +75,10 @@ bench-controller: testbed ## Measure the operator with up to 10,000 ModelDeploym
 bench-replay: $(STAMP) ## Replay recorded traffic at autoscalers, in virtual time
 	@$(BIN)/python -m bench.replay $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: testbed ## Measure Stoker beside the real KEDA: 40 minutes, and 10 once to build KEDA
+	@$(BIN)/python -m bench.peers all $(ARGS)
+
 # --- Housekeeping ---------------------------------------------------------------------------------
 
 .PHONY: format

@@ -15,10 +15,10 @@ from bench.controller.results import Figures
 from bench.peers.arena import Arena, open_arena
 from bench.peers.fleets import GPUS_PER_REPLICA, KEDA, NAME, STOKER, Contender, Fleet, Side
 from bench.peers.session import Session, session
-from bench.replay.calibration import Capacity
-from bench.replay.experiments import measured
+from bench.replay.calibration import Capacity, calibrate
 from bench.replay.scores import TPOT_SECONDS, TTFT_SECONDS
 from testbed.engine_pods import EngineOptions
+from testbed.replica_models import model_named
 from testbed.trace import Stage, TraceRequest, load_azure, stage
 from testbed.traffic import Traffic, TrafficOptions
 from testbed.traffic_report import Outcome, Result, percentile
@@ -50,14 +50,14 @@ class Ramp:
 
     stages: tuple[tuple[float, int], ...] = (
         (0, 1),
-        (120, 2),
-        (240, 3),
-        (360, 4),
-        (480, 5),
-        (660, 3),
-        (780, 1),
+        (90, 2),
+        (180, 3),
+        (270, 4),
+        (360, 6),
+        (480, 3),
+        (570, 1),
     )
-    duration: float = 900.0
+    duration: float = 960.0
     warm_up: float = 60.0
     seed: int = 0
 
@@ -71,7 +71,7 @@ class Ramp:
     def capacity(self) -> Capacity:
         """What one replica carries at the objective, on this mix."""
         early = [request for request in self.arrivals if request.arrival < CALIBRATION_SECONDS]
-        return measured(MODEL, tuple(early[:4000]))
+        return calibrate(model_named(MODEL), early)
 
     @property
     def target(self) -> int:
