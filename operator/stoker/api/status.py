@@ -76,16 +76,52 @@ class Condition(ApiModel):
     """What is wrong, where, and what to do."""
 
 
+Cost = Annotated[float, Field(ge=0)]
+
+
+class LearnedCosts(ApiModel):
+    """How long an iteration of the engine takes, from one token of a request to its next, and what for."""
+
+    revision: Text
+    """Revision of the replicas that it was learned from."""
+    iteration_milliseconds: Cost
+    """Of an iteration with nothing in it."""
+    sequence_microseconds: Cost
+    """For each request in the batch, in addition."""
+    full_cache_milliseconds: Cost
+    """For a full KV cache, in addition; of one in part use its share."""
+    prompt_token_microseconds: Cost
+    """For each prompt token that it computes, in addition."""
+    prompt_tokens_per_generated_token: Cost
+    """The mix of requests that was seen last: computed prompt tokens per generated token."""
+    cache_share_per_sequence: Cost
+    """Likewise: share of the KV cache that a request in the batch takes."""
+
+
 class CapacityStatus(ApiModel):
-    """What one replica can do on one type of accelerator."""
+    """What one replica can do on one type of accelerator, at the objective and for the present mix."""
 
     accelerator: Text
     """Name of the accelerator in the spec."""
     tokens_per_second: Count
-    """Capacity of one replica in weighted tokens per second."""
+    """Capacity of one replica: generated tokens per second, plus `promptTokenWeight` of each computed prompt
+    token."""
+    concurrent_requests: Cost | None = None
+    """Requests in the batch of one replica at its capacity."""
+    prompt_token_weight: Cost | None = None
+    """Cost of a computed prompt token relative to a generated one."""
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    """0 to 1. It grows with the samples and with how busy the fleet has been, and falls when replicas are not
+    as expected; at 0.5 the capacity is right within about 15 %."""
+    samples: Count | None = None
+    """How many readings of replicas, one per rate window each, it was learned from."""
     source: CapacitySource
-    """Where the numbers come from: `Stated` in the spec, `Learned` from the fleet's own metrics, or `Prior`:
-    published measurements of such a model on such a GPU, until enough has been learned."""
+    """Where `tokensPerSecond` comes from: `Stated` in the spec, `Learned` from the fleet's own metrics, or
+    `Prior`: published measurements of such a model on such a GPU, until enough has been learned."""
+    message: Message = ""
+    """What a prior is taken from, or why the objective cannot be kept."""
+    learned: LearnedCosts | None = None
+    """What the fleet's own metrics have taught; a restarted operator goes on from it. Absent: nothing yet."""
 
 
 class StartupPart(ApiModel):
@@ -173,6 +209,50 @@ class BoundsStatus(ApiModel):
     """How schedules that contradict each other were settled."""
 
 
+class Season(StrEnum):
+    """What a forecast is made from."""
+
+    TREND = "Trend"
+    DAILY = "Daily"
+    WEEKLY = "Weekly"
+
+
+class ForecastOutcome(ApiModel):
+    """What was expected, and what came."""
+
+    at: Timestamp
+    """The moment that the forecast was for."""
+    expected: float
+    """What was expected."""
+    actual: float
+    """What came."""
+
+
+class ForecastStatus(ApiModel):
+    """The demand that is expected for when a replica could serve that is started now. It only ever adds."""
+
+    horizon_seconds: Count
+    """How far ahead it looks: the measured time to ready, the up window, and the delay of the metrics."""
+    value: float | None = None
+    """The demand that is expected, in `unit`. Absent: it cannot be told."""
+    unit: Text
+    """Unit of `value`."""
+    at: Timestamp | None = None
+    """The moment that it is expected for."""
+    part: Season | None = None
+    """What it is made from: `Trend` (the last minutes), `Daily` (the same time of the days before) or
+    `Weekly`. Absent: no growth is expected."""
+    weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How much of the expected growth counts, by how much of earlier ones came."""
+    skill: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the changes of the last hours that such forecasts explained; 0 is no better than expecting no
+    change."""
+    last: ForecastOutcome | None = None
+    """The last forecast whose moment has come, and what came."""
+    message: Message = ""
+    """In words; also why there is no forecast, or no daily shape."""
+
+
 class ScalingStatus(ApiModel):
     """What the traffic asks for and what was made of it."""
 
@@ -184,6 +264,8 @@ class ScalingStatus(ApiModel):
     """The signals as of `demandObservedAt`, and what each asks for."""
     demand_observed_at: Timestamp | None = None
     """When the inputs were read."""
+    forecast: ForecastStatus | None = None
+    """What is expected. Absent: `spec.scaling.forecast` is `Off`."""
     last_decision: Decision | None = None
     """The last change."""
     history: Annotated[tuple[Decision, ...], Field(max_length=MAX_HISTORY, json_schema_extra=ATOMIC)] = ()

@@ -14,6 +14,9 @@ from typing import Any
 
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus, StartupStatus
+from stoker.core.belief import Learned
+from stoker.core.history import History
+from stoker.core.outlook import Outlook
 from stoker.core.readings import EngineLoad, Key, MetricNames, Metrics
 
 ENGINE_CONTAINER = "engine"
@@ -220,6 +223,10 @@ class Memory:
     """When an old replica last left to make room for a new revision, Unix s."""
     startups: StartUps | None = None
     """None before the first look: what is published stands in for it."""
+    outlook: Outlook | None = None
+    """The course of the demand, for its forecast."""
+    learned: Learned | None = None
+    """What the replicas have taught about their capacity; None likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,3 +255,7 @@ class Snapshot:
     """By pod uid; only pods that drain are asked."""
     memory: Mapping[Key, Memory] = field(default_factory=dict)
     obstacles: Mapping[Key, Obstacle] = field(default_factory=dict)
+    history: Mapping[Key, History] = field(default_factory=dict)
+    """The demand of the last two weeks."""
+    why_no_history: str = "it was not asked for yet"
+    """For those that are not in ``history``."""

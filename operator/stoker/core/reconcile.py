@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from stoker.api import meta
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, ScalingMode
-from stoker.core import capacity, demand, scaling, schedule, startup, status
+from stoker.core import capacity, demand, learning, scaling, schedule, startup, status
 from stoker.core.demand import Demand
 from stoker.core.faces import Face, faces_of
 from stoker.core.lifecycle import Context, Steps, plan_replicas
@@ -84,10 +84,14 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     previous = deployment.status.desired_replicas
     pods = _own(snapshot, deployment)
     memory = snapshot.memory.get(deployment.key, Memory())
-    memory = replace(memory, startups=startup.remember(memory.startups, deployment.status.startup, pods))
+    memory = replace(
+        memory,
+        startups=startup.remember(memory.startups, deployment.status.startup, pods),
+        learned=learning.learn(memory.learned, deployment, pods, snapshot.metrics, snapshot.now),
+    )
     if spec.scaling is None:
         fixed = 1 if spec.replicas is None else spec.replicas
-        return Want(spec, fixed, fixed, previous, Memory(startups=memory.startups))
+        return Want(spec, fixed, fixed, previous, Memory(startups=memory.startups, learned=memory.learned))
     bounds = schedule.bounds(spec.scaling, snapshot.now)
     stated, section = spec.scaling, bounds.applied(spec.scaling)
     spec = spec if section is stated else spec.model_copy(update={"scaling": section})
@@ -208,6 +212,7 @@ def _decided(
         metrics_failure=snapshot.metrics.failure,
         metrics_pending=snapshot.metrics.pending,
         obstacle=obstacle,
+        learned=wanted.memory.learned,
         startup=wanted.memory.startups.summary if wanted.memory.startups is not None else (),
         fleet_size=len(snapshot.deployments),
     )

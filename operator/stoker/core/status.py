@@ -32,6 +32,7 @@ from stoker.api.v1alpha1 import (
 )
 from stoker.core.diagnose import diagnose_pod, phase
 from stoker.core.faces import Face
+from stoker.core.learning import published, settled
 from stoker.core.observed import ModelDeployment, Pod
 from stoker.core.plan import Event
 from stoker.core.readings import Signal
@@ -116,12 +117,17 @@ def _tokens_per_second(decided: Decided) -> int | None:
 
 
 def _capacity(decided: Decided) -> tuple[CapacityStatus, ...]:
+    """What one replica carries; of a fixed fleet, whose metrics nobody reads, what the spec says."""
     spec = decided.deployment.spec
+    if spec is None:
+        return ()
+    if decided.scaling is not None:
+        return settled(decided.deployment.status.capacity, published(spec, decided.learned))
     return tuple(
         CapacityStatus(
             accelerator=a.name, tokens_per_second=a.tokens_per_second, source=CapacitySource.STATED
         )
-        for a in (spec.accelerators if spec is not None else ())
+        for a in spec.accelerators
         if a.tokens_per_second is not None
     )
 
@@ -249,6 +255,7 @@ def _settled(
     same = after.model_copy(
         update={
             "tokens_per_second": before.tokens_per_second,
+            "capacity": before.capacity,
             "scaling": after.scaling.model_copy(
                 update={
                     "demand": before.scaling.demand,
@@ -280,7 +287,7 @@ def _messages_kept(before: Sequence[Condition], after: Sequence[Condition]) -> t
 def _drifting(status: ModelDeploymentStatus) -> tuple[object, ...]:
     """What may wait for the refresh."""
     demand = status.scaling.demand if status.scaling is not None else ()
-    return status.tokens_per_second, demand, status.conditions
+    return status.tokens_per_second, status.capacity, demand, status.conditions
 
 
 def _rounded(value: float) -> float:

@@ -22,6 +22,7 @@ from stoker.api.v1alpha1 import (
     ScalingMode,
     StartupStatus,
 )
+from stoker.core.belief import Learned
 from stoker.core.capacity import Grant
 from stoker.core.demand import Demand
 from stoker.core.diagnose import Finding, diagnose
@@ -66,6 +67,8 @@ class Decided:
     """Prometheus has not been asked yet."""
     obstacle: Obstacle | None = None
     """What the API server refused, if anything."""
+    learned: Learned | None = None
+    """What the replicas have taught about their capacity."""
     startup: tuple[StartupStatus, ...] = ()
     """How long replicas take to serve."""
     fleet_size: int = 1

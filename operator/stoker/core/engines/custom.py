@@ -47,6 +47,11 @@ class Custom:
             rate_window_seconds=_RATE_WINDOW_SECONDS[given.tokens_counted],
         )
 
+    @property
+    def most_sequences(self) -> None:
+        """Nobody has said."""
+        return None
+
     def container(self, deployment_name: str) -> dict[str, Any]:
         """The user's image and command, with the model and the port in the environment.
 

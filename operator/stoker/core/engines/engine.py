@@ -50,6 +50,10 @@ class Engine(Protocol):
     def metrics(self) -> MetricNames:
         """Names of the engine's metrics."""
 
+    @property
+    def most_sequences(self) -> int | None:
+        """Most requests in its batch; None when that is not known."""
+
     def container(self, deployment_name: str) -> dict[str, Any]:
         """The engine's container, without what is the pod's business (resources, mounts, security)."""
 

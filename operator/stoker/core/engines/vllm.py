@@ -47,6 +47,9 @@ METRICS: Final = MetricNames(
     rate_window_seconds=60.0,
 )
 
+MOST_SEQUENCES: Final = 256
+"""Default of ``--max-num-seqs``; on the largest GPUs vLLM itself chooses up to 1,024."""
+
 _HEALTH: Final = {"httpGet": {"path": "/health", "port": PORT_NAME}}
 _PROBES: Final = Probes(path="/health", timeout_seconds=10, liveness=_HEALTH)
 
@@ -84,6 +87,12 @@ class VLLM:
     def metrics(self) -> MetricNames:
         """The names; they are the same for every spec."""
         return METRICS
+
+    @property
+    def most_sequences(self) -> int:
+        """``--max-num-seqs``, by the user or vLLM's default."""
+        given = arguments.value(self._user_arguments(self.spec.accelerators[0]), "--max-num-seqs", _ALIASES)
+        return int(given) if given and given.isdecimal() and int(given) > 0 else MOST_SEQUENCES
 
     def container(self, deployment_name: str) -> dict[str, Any]:
         """`vllm serve` with everything that Stoker relies on said outright."""

@@ -1,0 +1,196 @@
+"""What one round of readings teaches: who of a fleet is believed, and how far.
+
+Rules of this module:
+
+* Only whole windows count, of replicas that serve and have served for longer than a window.
+* A replica that disagrees with most of the fleet is not believed, whatever it says.
+* Most of the fleet disagreeing with what was learned is not believed before it has lasted PERSISTS windows;
+  then everything is doubted, and learned anew from what the fleet says now.
+* The order of the pods changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from stoker.core.belief import NOISE, Belief, Learned, MixSeen, Vector, doubted, drifted, updated
+from stoker.core.demand import WARM_UP_SECONDS
+from stoker.core.readings import Fresh, Metrics, Reading, Signal
+
+if TYPE_CHECKING:  # observed keeps what is learned between ticks
+    from stoker.core.observed import Pod
+
+LEAST_GENERATED = 1.0
+"""Tokens per second below which a window holds too few of them to tell a mean."""
+
+PLAUSIBLE_SECONDS = (1e-4, 30.0)
+"""Between two tokens of a request."""
+
+APART = 0.2
+"""A replica whose time is this far (logarithm) from that of most of the fleet is another kind of replica."""
+
+SIGMAS = 3.5
+"""Deviations beyond which a measurement is an outlier, and beyond which a fleet surprises."""
+
+PERSISTS = 3
+"""Windows in a row that a fleet has to surprise before it is believed."""
+
+MIX_HALF_LIFE = 180.0
+"""Seconds in which half of a former mix is forgotten: a shift is followed within minutes, and the lengths of
+single requests average out."""
+
+BUSIEST_HALF_LIFE = 86_400.0
+"""Seconds: a fleet that was busy yesterday is still known to be like that when busy."""
+
+NOISE_SAMPLES = 100.0
+"""Samples over which the error that the law leaves is averaged."""
+
+LONGEST_GAP = 3600.0
+"""Seconds without traffic that count as drift: an idle engine does not change."""
+
+
+class Sample(NamedTuple):
+    """One replica over one window."""
+
+    generated: float
+    """Tokens per second."""
+    prompt: float
+    """Tokens per second."""
+    latency: float
+    """Seconds from token to token."""
+    cache: float
+    """Share in use."""
+
+    @property
+    def row(self) -> Vector:
+        """Of the equation in ``stoker.core.belief``."""
+        return (1 / self.latency, self.generated, self.cache / self.latency, self.prompt)
+
+
+# --- From readings to samples --------------------------------------------------------------------
+
+
+def samples_of(learned: Learned, pods: Sequence[Pod], metrics: Metrics, window: float) -> list[Sample]:
+    """What the replicas of the learned revision have to say, in the order of their names.
+
+    Args:
+        learned: Says which revision; its mix stands in for a KV cache that the engine does not show.
+        pods: The ModelDeployment's, in any order.
+        metrics: Of this tick.
+        window: Seconds of the rate window.
+    """
+    settled = metrics.at - window - WARM_UP_SECONDS
+    found = (
+        _sample(known.readings, learned)
+        for pod in sorted(pods, key=lambda p: p.key)
+        if pod.routed and pod.revision == learned.revision
+        if pod.ready_since is not None and pod.ready_since <= settled
+        if (known := metrics.pods.get(pod.key)) is not None
+    )
+    return [sample for sample in found if sample is not None]
+
+
+def _sample(readings: Mapping[Signal, Reading], learned: Learned) -> Sample | None:
+    """None unless every signal that the engine has is fresh, and the numbers can be."""
+    generated, latency = (
+        _fresh(readings, signal) for signal in (Signal.GENERATED_TOKENS, Signal.INTER_TOKEN_LATENCY)
+    )
+    if generated is None or latency is None or generated < LEAST_GENERATED:
+        return None
+    low, high = PLAUSIBLE_SECONDS
+    if not low <= latency <= high:
+        return None
+    prompt = _fresh(readings, Signal.PROMPT_TOKENS) if Signal.PROMPT_TOKENS in readings else 0.0
+    assumed = learned.mix.cache * generated * latency
+    cache = _fresh(readings, Signal.CACHE_USAGE) if Signal.CACHE_USAGE in readings else min(1.0, assumed)
+    if prompt is None or cache is None or cache > 1:
+        return None
+    return Sample(generated, prompt, latency, cache)
+
+
+def _fresh(readings: Mapping[Signal, Reading], signal: Signal) -> float | None:
+    reading = readings.get(signal)
+    return reading.value if isinstance(reading, Fresh) and math.isfinite(reading.value) else None
+
+
+# --- From samples to what is learned -------------------------------------------------------------
+
+
+def taught(learned: Learned, samples: Sequence[Sample], window: int, at: float) -> Learned:
+    """What is known after a round of samples.
+
+    Args:
+        learned: before.
+        samples: at least one.
+        window: number of the window that they were read in.
+        at: Unix s.
+    """
+    elapsed = min(max(0.0, at - learned.read_at), LONGEST_GAP)
+    read = replace(_mixed(learned, samples, elapsed), window=window, read_at=at)
+    belief = drifted(learned.belief, elapsed / 3600)
+    residuals = [-math.log(belief.predicted(sample.row)) for sample in samples]
+    centre = middle(residuals)
+    believed = [s for s, r in zip(samples, residuals, strict=True) if abs(r - centre) <= _apart(residuals)]
+    surprises = _surprises(learned, belief, believed, centre)
+    if 0 < abs(surprises) < PERSISTS:
+        return replace(read, surprises=surprises)
+    if surprises:
+        belief = doubted(belief)
+    return _learned(replace(read, surprises=0, belief=belief), believed, elapsed)
+
+
+def _mixed(learned: Learned, samples: Sequence[Sample], elapsed: float) -> Learned:
+    """With the mix of the samples, the latest counting most."""
+    before = learned.seen.faded(0.5 ** (elapsed / MIX_HALF_LIFE))
+    seen = MixSeen(
+        before.generated + math.fsum(s.generated for s in samples),
+        before.prompt + math.fsum(s.prompt for s in samples),
+        before.sequences + math.fsum(s.generated * s.latency for s in samples),
+        before.cache + math.fsum(s.cache for s in samples),
+    )
+    return replace(learned, seen=seen, mix=seen.mix() or learned.mix)
+
+
+def middle(residuals: Sequence[float]) -> float:
+    """The median; of two middle ones that which is nearer to what is known already."""
+    ordered = sorted(residuals)
+    return min(ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2], key=abs)
+
+
+def _apart(residuals: Sequence[float]) -> float:
+    """How far from the middle a replica still belongs to the fleet: wider where the whole fleet is uneven."""
+    centre = middle(residuals)
+    spread = 1.4826 * sorted(abs(r - centre) for r in residuals)[(len(residuals) - 1) // 2]
+    return min(max(APART, SIGMAS * spread), 2 * APART)
+
+
+def _surprises(learned: Learned, belief: Belief, believed: Sequence[Sample], centre: float) -> int:
+    """Windows in a row, this one included, in which most of the fleet is not as expected; signed."""
+    uncertainty = middle([belief.variance(sample.row) for sample in believed])
+    expected = SIGMAS * math.sqrt(uncertainty + max(NOISE**2, learned.noise))
+    if abs(centre) <= expected:
+        return 0
+    direction = 1 if centre > 0 else -1
+    return learned.surprises + direction if learned.surprises * direction >= 0 else direction
+
+
+def _learned(learned: Learned, samples: Sequence[Sample], elapsed: float) -> Learned:
+    """After the samples of those who are believed, each with bounded influence."""
+    belief, noise = learned.belief, max(NOISE**2, learned.noise)
+    for sample in samples:
+        bound = SIGMAS * math.sqrt(belief.variance(sample.row) + noise)
+        residual = 1 - belief.predicted(sample.row)
+        belief = updated(belief, sample.row, min(bound, max(-bound, residual)), noise)
+    errors = math.fsum((1 - belief.predicted(s.row)) ** 2 for s in samples) / len(samples)
+    share = len(samples) / (len(samples) + NOISE_SAMPLES)
+    busiest = max(1 - belief.costs.base / s.latency for s in samples)
+    return replace(
+        learned,
+        belief=belief,
+        samples=learned.samples + len(samples),
+        noise=learned.noise + share * (min(errors, 1.0) - learned.noise),
+        busiest=max(0.0, busiest, learned.busiest * 0.5 ** (elapsed / BUSIEST_HALF_LIFE)),
+    )
