@@ -108,18 +108,17 @@ class Stoker:
             memory={current.key: self._memory},
         )
         self.last = want(snapshot, current, spec)
-        if self.last.recommendation is not None:
-            self._memory = self.last.recommendation.memory
+        self._memory = self.last.memory
         return self.last.desired
 
     def _record(self, pod: SimulatedPod) -> Pod:
         record = self._pods.get(pod.name)
         if record is None or (record.ready, record.drain_started_at) != (pod.ready, pod.drain_since):
-            record = self._pods[pod.name] = _pod(pod)
+            record = self._pods[pod.name] = _pod(pod, self.deployment.revision)
         return record
 
 
-def _pod(pod: SimulatedPod) -> Pod:
+def _pod(pod: SimulatedPod, revision: str) -> Pod:
     """The operator's record of a pod."""
     ready = PodCondition("Ready", "True" if pod.ready else "False", since=pod.ready_at if pod.ready else None)
     return Pod(
@@ -127,7 +126,7 @@ def _pod(pod: SimulatedPod) -> Pod:
         uid=pod.name,
         owner="fleet",
         owner_uid=_UID,
-        revision="1",
+        revision=revision,
         ordinal=pod.ordinal,
         accelerator="gpu",
         serving=not pod.draining,
