@@ -1,4 +1,4 @@
-"""The command line: ``stoker run`` and ``stoker generate``."""
+"""The command line: ``stoker run``, ``stoker backtest`` and ``stoker generate``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from stoker import __version__
 from stoker import settings as settings_module
 from stoker.api import conditions, meta, schema
+from stoker.backtest.command import backtest
 from stoker.core.engines import reference_markdown as engines_markdown
 from stoker.telemetry import metrics
 
@@ -49,6 +50,8 @@ def run() -> None:
         raise typer.Exit(2) from error
     sys.exit(asyncio.run(runtime.run(settings, settings_module.unknown(os.environ))))
 
+
+app.command()(backtest)
 
 GENERATED = {
     "crds/stoker.dev_modeldeployments.yaml": schema.crd_yaml,

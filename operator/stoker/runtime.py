@@ -24,7 +24,7 @@ from stoker import __version__
 from stoker.clients.engine import EngineClient
 from stoker.clients.errors import ClientError
 from stoker.clients.kube import Kube, Limits
-from stoker.clients.prometheus import Access, Prometheus
+from stoker.clients.prometheus import Prometheus, access_from
 from stoker.controller.executor import Executor
 from stoker.controller.gather import Gatherer
 from stoker.controller.loop import Controller, Intervals
@@ -140,18 +140,9 @@ async def _server(settings: Settings, metrics: Metrics, health: HealthState) -> 
 
 
 def _prometheus(settings: Settings, metrics: Metrics) -> Prometheus:
-    password = settings.prometheus_password_file
-    basic = (settings.prometheus_username, password) if password is not None else None
-    access = Access(
-        headers=settings.prometheus_headers,
-        basic=basic,
-        bearer_file=settings.prometheus_bearer_token_file,
-        ca_file=settings.prometheus_ca_file,
-        verify=not settings.prometheus_insecure_skip_verify,
-    )
     return Prometheus(
         settings.prometheus_url,
-        access=access,
+        access=access_from(settings),
         timeout=settings.prometheus_timeout_seconds,
         on_query=metrics.prometheus_query,
     )

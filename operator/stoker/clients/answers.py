@@ -40,6 +40,10 @@ class Span:
         """How many instants there are."""
         return math.floor((self.end - self.start) / self.step + 1e-6) + 1
 
+    def at(self, number: int) -> float:
+        """The instant with this number, from 0."""
+        return self.start + number * self.step
+
 
 @dataclass(frozen=True, slots=True)
 class Course:

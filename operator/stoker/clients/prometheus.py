@@ -35,6 +35,7 @@ from urllib3.util import Retry
 from stoker.clients import user_agent
 from stoker.clients.answers import MAX_WHY, Matrix, Span, read, read_range, short
 from stoker.core.signals import Answer, Failed, Samples
+from stoker.settings import Settings
 
 CONNECT_SECONDS = 2.0
 """For the connect alone: a Prometheus that is up accepts at once, and the read needs the rest of the time."""
@@ -63,6 +64,18 @@ class Access:
     """Certificates to trust instead of the usual ones."""
     verify: bool = True
     """False accepts any certificate."""
+
+
+def access_from(settings: Settings) -> Access:
+    """The access that the settings ``STOKER_PROMETHEUS_…`` describe."""
+    password = settings.prometheus_password_file
+    return Access(
+        headers=settings.prometheus_headers,
+        basic=(settings.prometheus_username, password) if password is not None else None,
+        bearer_file=settings.prometheus_bearer_token_file,
+        ca_file=settings.prometheus_ca_file,
+        verify=not settings.prometheus_insecure_skip_verify,
+    )
 
 
 class Prometheus:

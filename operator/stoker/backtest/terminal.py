@@ -1,0 +1,157 @@
+"""The answer for a person: the decisions, the fleets over time, the sums, and what they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from stoker.backtest.period import shown
+from stoker.backtest.replay import Change, Moment
+from stoker.backtest.report import Report, Short, Totals
+
+_BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+_WIDTH: Final = 96
+"""Columns of the chart at most."""
+_PLAIN_WIDTH: Final = 140
+"""Columns of the output where there is no terminal to ask."""
+
+
+def show(answer: Report, console: Console, *, decisions: bool) -> None:
+    """Print the answer; the sums last, so that they stay in sight."""
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    if decisions:
+        console.print(_decisions(answer.course.changes))
+    console.print(_chart(answer, console.width))
+    console.print(_sums(answer))
+    console.print(_remarks(answer))
+
+
+def _decisions(changes: Sequence[Change]) -> RenderableType:
+    table = Table(title="Decisions", title_justify="left", box=None, pad_edge=False)
+    for name, justify in (("Time (UTC)", "left"), ("From", "right"), ("To", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # rich's own Literal
+    table.add_column("Limited by", no_wrap=True)
+    table.add_column("Why", overflow="fold")
+    for change in changes:
+        style = "green" if change.after > change.before else "yellow"
+        when = shown(change.at).removesuffix(" UTC")
+        table.add_row(
+            when, str(change.before), Text(str(change.after), style), change.limited_by, Text(change.message)
+        )
+    return table if changes else Text("No decision changed the number of replicas.")
+
+
+# --- The fleets over time ------------------------------------------------------------------------
+
+
+def _chart(answer: Report, width: int) -> RenderableType:
+    moments = answer.course.moments
+    columns = min(_WIDTH, width - 22, len(moments))
+    rows: list[tuple[str, Callable[[Moment], int]]] = [
+        ("needed", lambda m: m.needed or 0),
+        ("this spec", lambda m: m.serving),
+        ("really ran", lambda m: m.recorded),
+    ]
+    top = max(1, *(max(value(m) for m in moments) for _, value in rows))
+    table = Table(
+        title=f"\nServing replicas (█ is {top})",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        show_header=False,
+    )
+    for label, value in rows:
+        values = _columns([value(m) for m in moments], columns)
+        table.add_row(label, "".join(_block(v, top) for v in values), f"{min(values)}–{max(values)}")
+    since, until = (shown(at).removesuffix(" UTC") for at in (moments[0].at, moments[-1].at))
+    table.add_row("", f"{since}{until:>{columns - len(since)}}" if columns > 40 else since)
+    return table
+
+
+def _columns(values: Sequence[int], columns: int) -> list[int]:
+    """As many values as there are columns: the highest of each stretch."""
+    edges = [number * len(values) // columns for number in range(columns + 1)]
+    return [max(values[a:b]) for a, b in pairwise(edges)]
+
+
+def _block(value: int, top: int) -> str:
+    return _BLOCKS[-(-value * (len(_BLOCKS) - 1) // top)]
+
+
+# --- The sums ------------------------------------------------------------------------------------
+
+
+def _sums(answer: Report) -> RenderableType:
+    terms, simulated, real = answer.terms, answer.simulated, answer.recorded
+    table = Table(title=_title(answer), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for name in ("This spec", "Really ran", "Difference"):
+        table.add_column(name, justify="right")
+    _row(table, "Replicas, mean", simulated.mean, real.mean, "{:,.2f}")
+    table.add_row("Replicas, fewest–most", *(f"{t.fewest}–{t.most}" for t in (simulated, real)))
+    _row(table, "GPU-hours", simulated.gpu_hours, real.gpu_hours, "{:,.1f}")
+    if simulated.cost is not None and real.cost is not None:
+        _row(
+            table, f"Cost, at {terms.cost_per_gpu_hour:g} per GPU-hour", simulated.cost, real.cost, "{:,.2f}"
+        )
+    _row(table, "Minutes short of capacity", simulated.short.minutes, real.short.minutes, "{:,.1f}")
+    table.add_row("  the longest of them", *(_longest(t.short) for t in (simulated, real)))
+    table.add_row("Highest load per replica", *(_worst(t) for t in (simulated, real)))
+    _row(table, "Changes", simulated.changes, real.changes, "{:,.0f}")
+    _row(table, "  of them reversals", simulated.reversals, real.reversals, "{:,.0f}")
+    return Padding(table, (1, 0))
+
+
+def _title(answer: Report) -> str:
+    terms = answer.terms
+    when = f"{shown(terms.span.start)} to {shown(terms.span.end)}, every {terms.span.step:g} s"
+    return f"{terms.deployment.key}, {when}"
+
+
+def _row(table: Table, name: str, ours: float, real: float, form: str) -> None:
+    difference = ours - real
+    share = f" ({difference / real:+.0%})" if real else ""
+    sign = "+" if difference > 0 else "−" if difference < 0 else ""
+    table.add_row(name, form.format(ours), form.format(real), f"{sign}{form.format(abs(difference))}{share}")
+
+
+def _longest(short: Short) -> str:
+    if short.longest_since is None:
+        return "–"
+    return f"{short.longest_minutes:,.1f} from {shown(short.longest_since).removesuffix(' UTC')}"
+
+
+def _worst(totals: Totals) -> str:
+    short = totals.short
+    if short.worst_at is None:
+        return "–"
+    return f"{short.worst_load:.0%} of target at {shown(short.worst_at).removesuffix(' UTC')}"
+
+
+# --- What it rests on ----------------------------------------------------------------------------
+
+
+def _remarks(answer: Report) -> RenderableType:
+    minutes = answer.terms.seconds / 60
+    lines: list[RenderableType] = []
+    if answer.unknown_minutes:
+        share = answer.unknown_minutes / minutes
+        how_long = f"{answer.unknown_minutes:,.1f} min ({share:.1%})"
+        lines.append(_item(f"Not wholly known for {how_long}: the number was held, or only raised."))
+    lines += [_item(f"No samples at all from {shown(a)} to {shown(b)}.") for a, b in answer.gaps]
+    lines += [_item(note) for note in answer.notes]
+    known = [Text("What was missing", "bold"), *lines, Text("")] if lines else []
+    return Group(*known, Text("What the answer rests on", "bold"), *map(_item, answer.assumptions))
+
+
+def _item(text: str) -> RenderableType:
+    table = Table.grid(padding=(0, 1))
+    table.add_row("•", Text(text))
+    return table
