@@ -6,6 +6,7 @@ the scope of the loopback itself (the network namespace), nobody can leave it be
 when the last process that holds the socket is gone: a lock file in a shared folder gives none of that.
 """
 
+import atexit
 import ipaddress
 import random
 import socket
@@ -24,7 +25,7 @@ class RangeTakenError(ProcessError):
 
 
 _port_claims: list[socket.socket] = []
-"""Held for the life of this process."""
+"""Held for the life of this process; its end closes them, and says nothing of it."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -53,6 +54,7 @@ def _is_free(port: int) -> bool:
             claim.close()
             return False
     _port_claims.append(claim)
+    atexit.register(claim.close)
     return True
 
 

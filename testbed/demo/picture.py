@@ -10,6 +10,7 @@ mpl.use("Agg")  # before pyplot: no display is needed
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from testbed.demo.story import Decision, Record
 from testbed.demo.view import smoothed
@@ -71,6 +72,8 @@ def _demand(axis: Axes, record: Record, capacity_per_replica: float) -> None:
         label="demand (weighted tokens that arrive)",
     )
     axis.set_ylabel("weighted tokens/s")
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.set_ylim(0, max(capacity) * 1.2)  # room for the legend
     axis.legend(loc="upper right", frameon=False)
 
 
@@ -91,6 +94,7 @@ def _replicas(axis: Axes, record: Record) -> None:
         )
     axis.set_ylabel("replicas")
     axis.set_ylim(0, max(m.wanted for m in record.moments) * 1.35)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(loc="upper right", frameon=False)
 
 
