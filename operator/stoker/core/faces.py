@@ -57,6 +57,8 @@ class Face:
     """Serving replicas that answered."""
     expected: int = 0
     """Serving replicas that should have answered."""
+    whole: bool = False
+    """Whether it was read for the fleet as a whole, so that it can be known while no replica serves."""
     guard: bool = False
     """A guard only adds, and its value is no load that could be split over replicas."""
     ahead: bool = False
@@ -119,7 +121,7 @@ def needed(load: float, per_replica: float) -> int:
     return max(0, math.ceil(load / per_replica - 1e-9))
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
     """A number as a person reads it: whole from 100 on, else three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -144,7 +146,7 @@ def _occupied(demand: Demand) -> list[Face]:
     face = _in_flight("requestsInFlight", demand, DEFAULT_CONCURRENT_REQUESTS)
     if face is None or not face.value:
         return [face] if face is not None else []
-    message = f"{_shown(face.value)} requests in flight need a replica"
+    message = f"{shown(face.value)} requests in flight need a replica"
     return [replace(face, replicas=1, target=max(face.target, face.value), message=message)]
 
 
@@ -212,7 +214,7 @@ def _face(
     worst = max((t.freshness for t in (*totals, *beside)), key=_SEVERITY.index)
     incomplete = next((t for t in (*totals, *beside) if not t.complete), None)
     replicas = needed(value, target)
-    message = f"{_shown(value)} {unit} at {_shown(target)} per replica needs {replicas}"
+    message = f"{shown(value)} {unit} at {shown(target)} per replica needs {replicas}"
     if incomplete is not None:
         message += f" at least: {incomplete.covered} of {incomplete.serving} replicas answered"
     return Face(

@@ -94,6 +94,10 @@ class Metrics:
 
     at: float
     pods: Mapping[Key, PodMetrics] = field(default_factory=dict)
+    signals: Mapping[str, Reading] = field(default_factory=dict)
+    """What the users' own queries gave, by query."""
+    held: Mapping[Key, Reading] = field(default_factory=dict)
+    """Requests that an inference gateway holds, by ModelDeployment; absent where there is no gateway."""
     first_token_failure: str | None = None
     """Why the histograms of the first token could not be asked for; None when they were, or need not be."""
     failure: str | None = None

@@ -19,12 +19,15 @@ from dataclasses import dataclass, field, replace
 
 from stoker.api import meta
 from stoker.api.conditions import Reason
+from stoker.api.v1alpha1 import Forecast as ForecastMode
 from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, ScalingMode
-from stoker.core import capacity, demand, learning, scaling, schedule, startup, status
+from stoker.core import capacity, demand, learning, outside, scaling, schedule, startup, status
 from stoker.core.demand import Demand
 from stoker.core.faces import Face, faces_of
+from stoker.core.forecast import Ahead, forecast
 from stoker.core.lifecycle import Context, Steps, plan_replicas
 from stoker.core.observed import Memory, ModelDeployment, Obstacle, OwnedObject, Pod, Snapshot
+from stoker.core.outlook import Outlook
 from stoker.core.plan import Action, Apply, CreatePod, Manifest, Plan
 from stoker.core.readings import Key
 from stoker.core.schedule import Bounds
@@ -99,7 +102,10 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     current = scaling.initial(section, running or None) if previous is None else previous
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
-    faces = faces_of(spec, measured, current)
+    inside = faces_of(spec, measured, current)
+    faces = outside.added(inside, section.signals, snapshot.metrics, deployment.key, snapshot.now)
+    outlook, ahead = _forecast(snapshot, deployment, spec, memory, measured, faces)
+    memory, faces = replace(memory, outlook=outlook), (*faces, *ahead)
     chosen = scaling.recommend(section, faces, memory, current, snapshot.now)
     if previous is None:
         chosen = scaling.first(section, chosen)
@@ -110,6 +116,26 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
         held = deployment.status.granted_replicas
         act_on = scaling.initial(stated, (running or None) if held is None else held)
     return Want(spec, chosen.replicas, act_on, previous, chosen.memory, chosen, measured, faces, bounds)
+
+
+def _forecast(
+    snapshot: Snapshot,
+    deployment: ModelDeployment,
+    spec: ModelDeploymentSpec,
+    memory: Memory,
+    measured: Demand,
+    faces: Sequence[Face],
+) -> tuple[Outlook | None, tuple[Face, ...]]:
+    """What is expected, and what it asks for beyond the other faces."""
+    assert spec.scaling is not None  # noqa: S101 - the caller's contract
+    if spec.scaling.forecast is ForecastMode.OFF:
+        return None, ()
+    ready = startup.time_to_ready(memory.startups, spec.accelerators[0].name)
+    ahead = Ahead(ready, measured.rate_window, spec.scaling.windows.up.seconds)
+    known = snapshot.history.get(deployment.key)
+    why = snapshot.why_no_history if known is None else ""
+    found = forecast(memory.outlook, measured, faces, ahead, known, why_no_history=why, now=snapshot.now)
+    return found.outlook, (found.face,) if found.face is not None else ()
 
 
 def _own(snapshot: Snapshot, deployment: ModelDeployment) -> tuple[Pod, ...]:
@@ -213,6 +239,7 @@ def _decided(
         metrics_pending=snapshot.metrics.pending,
         obstacle=obstacle,
         learned=wanted.memory.learned,
+        forecast=wanted.memory.outlook.status if wanted.memory.outlook is not None else None,
         startup=wanted.memory.startups.summary if wanted.memory.startups is not None else (),
         fleet_size=len(snapshot.deployments),
     )

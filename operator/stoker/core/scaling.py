@@ -4,7 +4,8 @@ Rules of this module (each is a property test):
 
 * Missing and stale readings never lower the count. Going down needs a whole window of complete
   evidence; an outage breaks the window, so the first answers after it cannot shrink anything.
-* Up: the demand must persist for ``windows.up``; a burst of at least twice the current count goes at once.
+* Up: the demand must persist for ``windows.up``; a burst of at least twice the current count goes at once,
+  and so does the first replica of a fleet at zero.
 * Down: the highest proposal of ``windows.down`` wins, those of incomplete signals included; to zero only
   after ``windows.toZero`` of zeros.
 * The result stays within the bounds, and bounds act at once. Every result says what limited it.
@@ -99,11 +100,21 @@ def first(scaling: Scaling, chosen: Recommendation) -> Recommendation:
 
 
 def _ask(faces: Sequence[Face]) -> _Asked:
-    blind = next((f for f in faces if f.blind), None)
-    top = max(faces, key=lambda f: f.replicas, default=None)
+    blind = _blind(faces)
+    top = max(faces, key=lambda f: (f.replicas, not f.blind), default=None)
     complete = bool(faces) and all(f.complete for f in faces)
     present = max((f for f in faces if not f.ahead), key=lambda f: f.replicas, default=None)
     return _Asked(top.replicas if top else 0, top, complete, blind, present)
+
+
+def _blind(faces: Sequence[Face]) -> Face | None:
+    """A face that nothing is known for, and should be.
+
+    Where no replica serves there is none to ask: then what is known of the fleet as a whole counts alone, or
+    nothing would ever wake a fleet at zero.
+    """
+    told = any(f.whole and not f.blind for f in faces)
+    return next((f for f in faces if f.blind and (f.expected > 0 or not told)), None)
 
 
 def _decide(
@@ -134,6 +145,8 @@ def _up(scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: floa
         )
     window = scaling.windows.up.seconds
     lowest = _extreme(memory.asked, now - window, now, min)
+    if current == 0 and not lowest:
+        return 1, name, f"{message}; the first replica starts at once: somebody may wait for it"
     if lowest is None or lowest <= current:
         return current, "windows.up", f"{message}; waiting for it to last {window:.0f} s"
     if lowest < asked.replicas:

@@ -17,6 +17,7 @@ from stoker.api.v1alpha1 import (
     Condition,
     ConditionStatus,
     FieldError,
+    ForecastStatus,
     Freshness,
     Scaling,
     ScalingMode,
@@ -69,6 +70,8 @@ class Decided:
     """What the API server refused, if anything."""
     learned: Learned | None = None
     """What the replicas have taught about their capacity."""
+    forecast: ForecastStatus | None = None
+    """What is expected; None when nobody is to look ahead."""
     startup: tuple[StartupStatus, ...] = ()
     """How long replicas take to serve."""
     fleet_size: int = 1
@@ -236,7 +239,7 @@ def _scaling_active(decided: Decided) -> Verdict:
     if decided.metrics_failure is not None:
         return FALSE, Reason.PROMETHEUS_UNREACHABLE, f"the number is held: {decided.metrics_failure}"
     if decided.demand is None or not decided.demand.serving:
-        return UNKNOWN, Reason.WAITING_FOR_METRICS, "no replica serves yet, so there is nothing to measure"
+        return _unserved(decided)
     for freshness, reason in (
         (Freshness.MISSING, Reason.METRICS_MISSING),
         (Freshness.STALE, Reason.METRICS_STALE),
@@ -244,16 +247,32 @@ def _scaling_active(decided: Decided) -> Verdict:
         worst = next((f for f in decided.faces if f.freshness is freshness), None)
         if worst is not None:
             return _not_fresh(worst, reason)
-    if decided.scaling.mode is ScalingMode.SHADOW:
-        return (
-            FALSE,
-            Reason.SHADOW,
-            f"decisions are recorded and not carried out: {decided.desired} replicas would run",
-        )
-    return TRUE, Reason.METRICS_FRESH, "every serving replica's metrics are fresh"
+    return _fresh(decided, "every serving replica's metrics are fresh")
+
+
+def _fresh(decided: Decided, message: str) -> Verdict:
+    """Everything is known that decisions are made from; in Shadow mode they are not carried out."""
+    if decided.scaling is not None and decided.scaling.mode is ScalingMode.SHADOW:
+        told = f"decisions are recorded and not carried out: {decided.desired} replicas would run"
+        return FALSE, Reason.SHADOW, told
+    return TRUE, Reason.METRICS_FRESH, message
+
+
+def _unserved(decided: Decided) -> Verdict:
+    """While nothing serves, only what is known of the fleet as a whole can ask for replicas."""
+    whole = [f for f in decided.faces if f.whole]
+    blind = next((f for f in whole if f.blind), None)
+    if blind is not None:
+        return _not_fresh(blind, Reason.METRICS_MISSING)
+    if not whole:
+        return UNKNOWN, Reason.WAITING_FOR_METRICS, "no replica serves yet, so there is nothing to measure"
+    names = ", ".join(f.name for f in whole)
+    return _fresh(decided, f"no replica serves; what can ask for one is known: {names}")
 
 
 def _not_fresh(face: Face, reason: Reason) -> Verdict:
+    if face.whole:
+        return FALSE, reason, f"{face.name}: {face.message}; no replica is removed until it can be read"
     some = f"{face.covered} of {face.expected} serving replicas have fresh metrics"
     if face.blind and face.expected == 0:
         return UNKNOWN, Reason.WAITING_FOR_METRICS, f"{face.name}: replicas have just become ready"
