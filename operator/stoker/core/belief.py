@@ -137,32 +137,6 @@ def _times(matrix: Matrix, vector: Vector) -> Vector:
 
 
 @dataclass(frozen=True, slots=True)
-class MixSeen:
-    """Sums over what was read lately, the latest counting most: the mix is their ratio."""
-
-    generated: float = 0.0
-    """Tokens per second."""
-    prompt: float = 0.0
-    """Tokens per second."""
-    sequences: float = 0.0
-    """In the batch."""
-    cache: float = 0.0
-    """Shares of KV caches."""
-
-    def faded(self, share: float) -> MixSeen:
-        """What is left of it after a while."""
-        return MixSeen(
-            self.generated * share, self.prompt * share, self.sequences * share, self.cache * share
-        )
-
-    def mix(self) -> Mix | None:
-        """None before anything was seen."""
-        if self.generated <= 0 or self.sequences <= 0:
-            return None
-        return Mix(self.prompt / self.generated, self.cache / self.sequences)
-
-
-@dataclass(frozen=True, slots=True)
 class Learned:
     """What a fleet has taught about one revision of its replicas."""
 
@@ -172,7 +146,6 @@ class Learned:
     belief: Belief
     mix: Mix
     """The present one, or the last that was seen."""
-    seen: MixSeen = MixSeen()
     samples: int = 0
     """Readings of replicas that were learned from."""
     noise: float = NOISE**2

@@ -105,9 +105,8 @@ def _continued(before: Learned | None, deployment: ModelDeployment, spec: ModelD
     if before is None:
         return _recalled(deployment, spec, prior) or _fresh(deployment.revision, prior)
     if before.origin == prior.origin and before.samples >= ENOUGH_SAMPLES:  # such a model on such a GPU
-        learned = _seeded(deployment.revision, before.belief.costs, before.mix, prior)
-        return replace(learned, seen=before.seen)
-    return replace(_fresh(deployment.revision, prior), seen=before.seen, mix=before.mix)
+        return _seeded(deployment.revision, before.belief.costs, before.mix, prior)
+    return _fresh(deployment.revision, prior)
 
 
 def _fresh(revision: str, prior: Prior) -> Learned:

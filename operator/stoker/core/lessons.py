@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from stoker.core.belief import NOISE, Belief, Learned, MixSeen, Vector, doubted, drifted, updated
+from stoker.core.belief import NOISE, Belief, Learned, Vector, doubted, drifted, updated
 from stoker.core.demand import WARM_UP_SECONDS
+from stoker.core.latency import Mix
 from stoker.core.readings import Fresh, Metrics, Reading, Signal
 
 if TYPE_CHECKING:  # observed keeps what is learned between ticks
@@ -38,9 +39,11 @@ SIGMAS = 3.5
 PERSISTS = 3
 """Windows in a row that a fleet has to surprise before it is believed."""
 
-MIX_HALF_LIFE = 180.0
-"""Seconds in which half of a former mix is forgotten: a shift is followed within minutes, and the lengths of
-single requests average out."""
+MIX_HALF_LIFE = 90.0
+"""Seconds in which half of a former mix is forgotten: a shift is followed within minutes."""
+
+MANY_SEQUENCES = 20.0
+"""Requests in the batches of a fleet from which on one window tells the mix; below, single requests do."""
 
 BUSIEST_HALF_LIFE = 86_400.0
 """Seconds: a fleet that was busy yesterday is still known to be like that when busy."""
@@ -129,7 +132,7 @@ def taught(learned: Learned, samples: Sequence[Sample], window: int, at: float) 
         at: Unix s.
     """
     elapsed = min(max(0.0, at - learned.read_at), LONGEST_GAP)
-    read = replace(_mixed(learned, samples, elapsed), window=window, read_at=at)
+    read = replace(learned, mix=_mixed(learned, samples, elapsed), window=window, read_at=at)
     belief = drifted(learned.belief, elapsed / 3600)
     residuals = [-math.log(belief.predicted(sample.row)) for sample in samples]
     centre = middle(residuals)
@@ -142,16 +145,21 @@ def taught(learned: Learned, samples: Sequence[Sample], window: int, at: float) 
     return _learned(replace(read, surprises=0, belief=belief), believed, elapsed)
 
 
-def _mixed(learned: Learned, samples: Sequence[Sample], elapsed: float) -> Learned:
-    """With the mix of the samples, the latest counting most."""
-    before = learned.seen.faded(0.5 ** (elapsed / MIX_HALF_LIFE))
-    seen = MixSeen(
-        before.generated + math.fsum(s.generated for s in samples),
-        before.prompt + math.fsum(s.prompt for s in samples),
-        before.sequences + math.fsum(s.generated * s.latency for s in samples),
-        before.cache + math.fsum(s.cache for s in samples),
+def _mixed(learned: Learned, samples: Sequence[Sample], elapsed: float) -> Mix:
+    """The mix of the samples, averaged with the former ones the more, the fewer requests are behind them."""
+    generated = math.fsum(s.generated for s in samples)
+    sequences = math.fsum(s.generated * s.latency for s in samples)
+    prompt, cache = (
+        math.fsum(values) for values in zip(*((s.prompt, s.cache) for s in samples), strict=True)
     )
-    return replace(learned, seen=seen, mix=seen.mix() or learned.mix)
+    share = 1.0
+    if learned.window is not None:
+        share = (1 - 0.5 ** (elapsed / MIX_HALF_LIFE)) * min(1.0, sequences / MANY_SEQUENCES)
+    before = learned.mix
+    return Mix(
+        before.prompt + share * (prompt / generated - before.prompt),
+        before.cache + share * (cache / sequences - before.cache),
+    )
 
 
 def middle(residuals: Sequence[float]) -> float:
