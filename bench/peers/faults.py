@@ -194,7 +194,9 @@ async def _grow(here: Session) -> None:
     for fleet in everyone:
         here.load(fleet).set(REPLICAS * TARGET)
     await here.settle(everyone, lambda _: REPLICAS, 300)
-    here.say(f"all have {REPLICAS} replicas")
+    for fleet in everyone:
+        await here.load(fleet).spread()
+    here.say(f"all have {REPLICAS} replicas, with a request each")
     await asyncio.sleep(REST_SECONDS)
 
 

@@ -43,6 +43,12 @@ class StandingLoad:
         while len(self._tasks) < requests:
             self._tasks.append(asyncio.get_running_loop().create_task(self._hold()))
 
+    async def spread(self) -> None:
+        """Send all of them anew, over the replicas that there are by now."""
+        requests = self.requests
+        await self.close()
+        self.set(requests)
+
     async def close(self) -> None:
         """End all of them."""
         tasks = list(self._tasks)

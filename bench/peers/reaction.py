@@ -18,6 +18,7 @@ from bench.peers import fleets
 from bench.peers.arena import Arena, open_arena
 from bench.peers.fleets import KEDA, STOKER, Fleet, Side
 from bench.peers.session import Session, session
+from testbed.access import PlaneError
 from testbed.engine_pods import EngineOptions
 
 TARGET = 10
@@ -133,7 +134,7 @@ async def _sample(here: Session, fleet: Fleet, step: Step) -> Reaction:
     after = [max(0.0, at - visible) for at in here.census.births(fleet.namespace, began)]
     replicas = here.census.count(fleet.namespace)
     await load.close()
-    with contextlib.suppress(Exception):  # it goes away with the plane at the latest
+    with contextlib.suppress(PlaneError):  # it goes away with the plane at the latest
         await asyncio.to_thread(
             here.arena.plane.kubectl, "delete", "namespace", fleet.namespace, "--wait=false"
         )
@@ -143,11 +144,13 @@ async def _sample(here: Session, fleet: Fleet, step: Step) -> Reaction:
 
 async def _visible(here: Session, fleet: Fleet, above: float) -> float:
     """When Prometheus first answered with more than `above`."""
-    while True:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
         value = await here.in_flight(fleet)
         if value is not None and value > above:
             return time.monotonic()
         await asyncio.sleep(POLL_SECONDS)
+    raise PlaneError(f"{fleet.namespace}: the load is not in Prometheus after {PATIENCE_SECONDS:.0f} s")
 
 
 def _line(reaction: Reaction) -> str:

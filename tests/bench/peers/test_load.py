@@ -83,3 +83,13 @@ async def test_what_breaks_off_is_sent_to_a_replica_that_is_left():
         await until(lambda: engine.under_way >= 1)
         gateway.apply(PodChange(Pod("f", "dead", "v"), gone=True))
         await until(lambda: engine.under_way == 2)
+
+
+async def test_it_is_spread_over_the_replicas_that_came_later():
+    async with serving() as (engine, load, gateway), serving() as (late, _, there):
+        load.set(4)
+        await until(lambda: engine.under_way == 4)
+        port = int(there.endpoints[0].url.rpartition(":")[2])
+        gateway.apply(PodChange(Pod("f", "late", "v", ip="127.0.0.1", ready=True, port=port)))
+        await load.spread()
+        await until(lambda: (engine.under_way, late.under_way) == (2, 2))
