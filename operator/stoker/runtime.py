@@ -39,6 +39,9 @@ from stoker.telemetry.metrics import FleetRow, Metrics
 from stoker.telemetry.observer import Observer
 from stoker.telemetry.server import Server
 
+USER_QUERY_BYTES = 256 * 1024
+"""Longest answer to a query of a user's: one element is expected, some hundred bytes."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -96,12 +99,13 @@ async def _assemble(stack: AsyncExitStack, settings: Settings) -> _Operator:
         )
     )
     prometheus = await stack.enter_async_context(_prometheus(settings, metrics))
+    users = await stack.enter_async_context(_prometheus(settings, metrics, max_bytes=USER_QUERY_BYTES))
     engines = await stack.enter_async_context(EngineClient(time.time))
     recorder = Recorder(kube, on_event=metrics.event)
     controller = Controller(
         store,
         Sweeper(kube, store, settings.namespaces),
-        Gatherer(store, prometheus, engines, time.time, settings.stale_after_seconds),
+        Gatherer(store, prometheus, engines, time.time, settings.stale_after_seconds, users),
         Executor(kube, store, recorder, time.time),
         Observer(metrics, health),
         intervals=Intervals(settings.scaling_interval_seconds, settings.resync_seconds),
@@ -139,11 +143,12 @@ async def _server(settings: Settings, metrics: Metrics, health: HealthState) -> 
         await server.__aexit__(None, None, None)
 
 
-def _prometheus(settings: Settings, metrics: Metrics) -> Prometheus:
+def _prometheus(settings: Settings, metrics: Metrics, max_bytes: int = 64 * 1024 * 1024) -> Prometheus:
     return Prometheus(
         settings.prometheus_url,
         access=access_from(settings),
         timeout=settings.prometheus_timeout_seconds,
+        max_bytes=max_bytes,
         on_query=metrics.prometheus_query,
     )
 

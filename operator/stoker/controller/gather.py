@@ -2,19 +2,23 @@
 
 Rules of this module:
 
-* Prometheus is asked once per signal for the whole fleet, on the scaling interval.
+* Prometheus is asked once per signal for the whole fleet, on the scaling interval. Only the users' own
+  queries are asked one by one, beside the others and with a client of their own.
 * Only draining engines are asked directly; they alone are about to be deleted on their own word.
 * A source that fails yields readings that say so; it never raises into the loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from stoker.clients.engine import Endpoint
+from stoker.controller.queries import Queries
 from stoker.controller.store import Store
-from stoker.core import signals
+from stoker.core import gateway, signals
 from stoker.core.observed import ModelDeployment, Pod
 from stoker.core.readings import EngineLoad, Fresh, Key, MetricNames, Metrics, Reading, Signal
 from stoker.core.signals import Answer, LatencyScope
@@ -43,6 +47,7 @@ class Gatherer:
         engines: Asked one by one while they drain.
         clock: Unix seconds.
         stale_after: Seconds after which a sample is too old to act on.
+        users: The client for the users' own queries; by default the one for all.
     """
 
     def __init__(
@@ -52,12 +57,15 @@ class Gatherer:
         engines: Engines,
         clock: Callable[[], float],
         stale_after: float,
+        users: Asker | None = None,
     ) -> None:
         self._store = store
         self._prometheus = prometheus
         self._engines = engines
         self._clock = clock
         self._stale_after = stale_after
+        asker = users or prometheus
+        self._queries = Queries(asker, clock) if asker is not None else None
         self._metrics = Metrics(at=clock(), failure="Prometheus has not been asked yet", pending=True)
         self.loads: dict[str, EngineLoad] = {}
 
@@ -65,7 +73,7 @@ class Gatherer:
         """The last round's readings; none at all when that round is too long ago to be acted on."""
         age = self._clock() - self._metrics.at
         if age <= self._stale_after or self._metrics.failure is not None:
-            return self._metrics
+            return replace(self._metrics, signals=self._queries.readings) if self._queries else self._metrics
         return Metrics(at=self._clock(), failure=f"Prometheus was last asked {age:.0f} s ago", pending=True)
 
     async def measure(self) -> list[Key]:
@@ -73,15 +81,24 @@ class Gatherer:
         scaled = [d for d in self._store.deployments.values() if _scaled(d)]
         if not scaled:
             return []
-        if self._prometheus is None:
+        if self._prometheus is None or self._queries is None:
             why = "no Prometheus address is configured: set STOKER_PROMETHEUS_URL"
             self._metrics = Metrics(at=self._clock(), failure=why)
             return [d.key for d in scaled]
         names = [d.metrics for d in scaled if d.metrics is not None]
-        answers = await self._prometheus.query_all(signals.queries(names, _latency_scopes(scaled)))
-        pods = [(p.key, d.metrics) for d in scaled if d.metrics for p in self._store.pods(d.key)]
-        self._metrics = signals.gathered(answers, pods, self._clock(), self._stale_after)
+        asked = {**signals.queries(names, _latency_scopes(scaled)), gateway.NAME: gateway.QUERY}
+        answers, _ = await asyncio.gather(
+            self._prometheus.query_all(asked), self._queries.round(_own_queries(scaled))
+        )
+        self._metrics = self._gathered(answers, scaled)
         return [d.key for d in scaled]
+
+    def _gathered(self, answers: Mapping[str, Answer], scaled: Sequence[ModelDeployment]) -> Metrics:
+        now = self._clock()
+        of_pods = {name: answer for name, answer in answers.items() if name != gateway.NAME}
+        pods = [(p.key, d.metrics) for d in scaled if d.metrics for p in self._store.pods(d.key)]
+        found = signals.gathered(of_pods, pods, now, self._stale_after)
+        return replace(found, held=gateway.held(answers.get(gateway.NAME), _fleets(scaled), now))
 
     async def poll_draining(self) -> list[Key]:
         """Ask the draining engines for their requests; the ModelDeployments that have any."""
@@ -107,6 +124,18 @@ class Gatherer:
 
 def _scaled(deployment: ModelDeployment) -> bool:
     return deployment.spec is not None and deployment.spec.scaling is not None and not deployment.deleting
+
+
+def _own_queries(deployments: Sequence[ModelDeployment]) -> set[str]:
+    """The users' queries, each once."""
+    scaling = [d.spec.scaling for d in deployments if d.spec is not None and d.spec.scaling is not None]
+    return {signal.query for section in scaling for signal in section.signals}
+
+
+def _fleets(deployments: Sequence[ModelDeployment]) -> list[gateway.Fleet]:
+    """The ModelDeployments as an inference gateway names them."""
+    known = [(d.key, d.spec) for d in deployments if d.spec is not None]
+    return [gateway.Fleet(key, spec.model.name or key.name) for key, spec in known]
 
 
 def _latency_scopes(deployments: list[ModelDeployment]) -> list[LatencyScope]:

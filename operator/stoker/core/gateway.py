@@ -12,10 +12,10 @@ Rules of this module:
 * ``namespace`` is the label that Prometheus gives to what it scrapes in Kubernetes: the picker's namespace,
   where its pool and the pool's pods are too. The series itself does not name one.
 
-Sources: llm-d/llm-d-router pkg/epp/metrics, llm_d_router_metrics.go (``llm_d_epp_flow_control_queue_size``) and
-metrics.go (the deprecated name, exported beside it); kubernetes-sigs/gateway-api-inference-extension v1.5.0
-pkg/epp/metrics/metrics.go (the deprecated name alone). Their labels: fairness_id, priority, inference_pool,
-model_name, target_model_name.
+Sources: llm-d/llm-d-router pkg/epp/metrics/llm_d_router_metrics.go (``llm_d_epp_flow_control_queue_size``)
+and metrics.go (the deprecated name, exported beside it); kubernetes-sigs/gateway-api-inference-extension
+v1.5.0 pkg/epp/metrics/metrics.go (the deprecated name alone). Their labels: fairness_id, priority,
+inference_pool, model_name, target_model_name.
 """
 
 from __future__ import annotations

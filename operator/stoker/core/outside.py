@@ -2,7 +2,7 @@
 
 Rules of this module:
 
-* These readings are of the fleet as a whole, so they are there when nothing serves: they wake a fleet at zero.
+* These readings are of the fleet as a whole: they are there when nothing serves, and wake a fleet at zero.
 * A query that gives no element, several, or no number is Missing, with the reason in words; never zero.
 * What a gateway holds comes on top of what the replicas have in flight. Where that is unknown, what it holds
   is a lower bound.
