@@ -34,7 +34,7 @@ async def serving():
     engine = Engine()
     app = web.Application()
     app.router.add_post("/v1/completions", engine.completions)
-    runner = web.AppRunner(app, handler_cancellation=True)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -93,3 +93,4 @@ async def test_it_is_spread_over_the_replicas_that_came_later():
         gateway.apply(PodChange(Pod("f", "late", "v", ip="127.0.0.1", ready=True, port=port)))
         await load.spread()
         await until(lambda: (engine.under_way, late.under_way) == (2, 2))
+        await load.close()
