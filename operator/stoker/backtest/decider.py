@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from stoker.core.history import History
 from stoker.core.observed import (
     ContainerStatus,
     Memory,
@@ -34,13 +35,16 @@ class Decider:
     deployment: ModelDeployment
     memory: Memory = field(default_factory=Memory)
 
-    def decide(self, now: float, pods: Sequence[Pod], metrics: Metrics) -> Want:
+    def decide(
+        self, now: float, pods: Sequence[Pod], metrics: Metrics, history: History | None = None
+    ) -> Want:
         """One tick. The result is the next tick's ``status.desiredReplicas``.
 
         Args:
             now: Unix s.
             pods: the ModelDeployment's own.
             metrics: what Prometheus said about them.
+            history: the demand of the days before; None when there is none.
         """
         deployment, spec = self.deployment, self.deployment.spec
         assert spec is not None  # noqa: S101 - the caller's contract
@@ -50,6 +54,8 @@ class Decider:
             pods={deployment.key: tuple(pods)},
             metrics=metrics,
             memory={deployment.key: self.memory},
+            history={deployment.key: history} if history is not None else {},
+            why_no_history="Prometheus has none",
         )
         wanted = want(snapshot, deployment, spec)
         status = deployment.status.model_copy(update={"desired_replicas": wanted.desired})

@@ -13,17 +13,20 @@ Rules of this module:
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from stoker.backtest.errors import BacktestError
 from stoker.backtest.period import shown
-from stoker.backtest.recorded import Recorded, interval_of, recorded
+from stoker.backtest.recorded import Days, Recorded, interval_of, recorded
 from stoker.clients.answers import Course, Matrix, Span
 from stoker.core import signals
+from stoker.core.history import CHUNK_STEPS, KEPT_STEPS, QUERY, STEP_SECONDS, steps_until, whose
+from stoker.core.history import query as demand_query
 from stoker.core.readings import Key, MetricNames, Series, Signal
 from stoker.core.signals import Answer, Failed, Freshness, LatencyScope, Sample, Samples
 
@@ -41,6 +44,12 @@ PLAIN: Final = re.compile(r"[a-z0-9.()|*+?\[\]-]+")
 """Patterns that mean the same to RE2 and to Python, and to Prometheus within a string of a query."""
 
 
+_Mine: TypeAlias = Callable[[Mapping[str, str]], bool]
+"""Whether a series with these labels is the fleet's."""
+
+_Chunk: TypeAlias = tuple[Span, Mapping[str, Matrix]]
+
+
 class Ranges(Protocol):
     """The part of the Prometheus client that is needed."""
 
@@ -52,20 +61,32 @@ class Ranges(Protocol):
 class Scope:
     """Whose series to read."""
 
-    namespace: str
+    fleet: Key
+    """The ModelDeployment."""
     pods: str
     """Pattern that a pod's whole name has to match."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether Prometheus can be given the pattern, and so sends nothing else."""
+        return PLAIN.fullmatch(self.pods) is not None
+
     def holds(self, labels: Mapping[str, str]) -> bool:
         """Whether a series with these labels is of the fleet."""
-        mine = labels.get("namespace") == self.namespace
+        mine = labels.get("namespace") == self.fleet.namespace
         return mine and re.fullmatch(self.pods, labels.get("pod", "")) is not None
+
+    def tells_of(self, labels: Mapping[str, str]) -> bool:
+        """Whether a sum over pods is of the fleet: it is where nothing else was asked for."""
+        return self.plain or whose(labels) == self.fleet
 
     def narrowed(self, metrics: MetricNames) -> MetricNames:
         """The same names with selectors for this fleet alone."""
-        pods = self.pods if PLAIN.fullmatch(self.pods) else ""
+        pods = self.pods if self.plain else ""
         series = {
-            signal: tuple(_OfPods(s.name, {**s.labels, "namespace": self.namespace}, pods) for s in found)
+            signal: tuple(
+                _OfPods(s.name, {**s.labels, "namespace": self.fleet.namespace}, pods) for s in found
+            )
             for signal, found in metrics.series.items()
         }
         return replace(metrics, series=series)
@@ -104,7 +125,7 @@ class History:
     @property
     def queries(self) -> dict[str, str]:
         """PromQL by query name, as the operator asks it."""
-        scopes = [LatencyScope(self.scope.namespace, self.metrics)] if self.latency else []
+        scopes = [LatencyScope(self.scope.fleet.namespace, self.metrics)] if self.latency else []
         return signals.queries([self.metrics], scopes)
 
     @property
@@ -120,14 +141,29 @@ class History:
         """
         name = Freshness.LAST_SAMPLE.value
         seen: dict[Key, array[float]] = {}
-        async for chunk, matrices in self._chunks({name: self.queries[name]}, span, MOST):
-            del chunk
+        async for _, matrices in self._chunks({name: self.queries[name]}, span, MOST, self.scope.holds):
             for course in matrices[name].courses:
                 _collect(seen, course)
         interval = await self._scrape_interval(span)
         if not seen or interval is None:
             raise BacktestError(await self._why_nothing(span))
         return recorded(seen, span, interval)
+
+    async def days(self, span: Span) -> Days:
+        """The demand of the weeks before and during the period, for forecasts; gaps are NaN."""
+        first = steps_until(span.start) - KEPT_STEPS + 1
+        last = steps_until(span.end)
+        steps = Span(first * STEP_SECONDS, last * STEP_SECONDS, STEP_SECONDS)
+        values = array("d", [math.nan]) * steps.count
+        query = {QUERY: demand_query([self.metrics])}
+        begun = 0
+        async for chunk, matrices in self._chunks(query, steps, CHUNK_STEPS, self.scope.tells_of):
+            for course in matrices[QUERY].courses:
+                for number, value in course.values.items():
+                    before = values[begun + number]
+                    values[begun + number] = value if math.isnan(before) else before + value
+            begun += chunk.count
+        return Days(first, values)
 
     async def instants(self, span: Span, replicas: int) -> AsyncGenerator[dict[str, Answer], None]:
         """The answers to all queries at each instant, in order.
@@ -140,49 +176,49 @@ class History:
             BacktestError: Prometheus does not answer.
         """
         size = max(FEWEST, min(MOST, POINTS // max(1, replicas)))
-        async for chunk, matrices in self._chunks(self.queries, span, size):
+        async for chunk, matrices in self._chunks(self.queries, span, size, self.scope.holds):
             for number in range(chunk.count):
                 yield {name: _at(matrix, number, chunk.at(number)) for name, matrix in matrices.items()}
 
     async def _chunks(
-        self, queries: Mapping[str, str], span: Span, size: int
-    ) -> AsyncIterator[tuple[Span, Mapping[str, Matrix]]]:
+        self, queries: Mapping[str, str], span: Span, size: int, mine: _Mine
+    ) -> AsyncIterator[_Chunk]:
         """Chunk after chunk; while the caller works on one, the next is asked for."""
-        reading: asyncio.Task[list[tuple[Span, Mapping[str, Matrix]]]] | None = None
+        reading: asyncio.Task[list[_Chunk]] | None = None
         try:
             for chunk in (*_cut(span, size), None):
                 ready = await reading if reading is not None else []
-                reading = asyncio.create_task(self._read(queries, chunk)) if chunk is not None else None
+                reading = asyncio.create_task(self._read(queries, chunk, mine)) if chunk is not None else None
                 for part in ready:
                     yield part
         finally:
             if reading is not None:
                 reading.cancel()
 
-    async def _read(self, queries: Mapping[str, str], span: Span) -> list[tuple[Span, Mapping[str, Matrix]]]:
+    async def _read(self, queries: Mapping[str, str], span: Span, mine: _Mine) -> list[_Chunk]:
         """One chunk, in as many pieces as the server needs."""
         answers = await self.prometheus.query_range_all(queries, span)
         failed = {name: a for name, a in answers.items() if isinstance(a, Failed)}
         if not failed:
-            matrices = {name: self._own(a) for name, a in answers.items() if isinstance(a, Matrix)}
+            matrices = {name: self._own(a, mine) for name, a in answers.items() if isinstance(a, Matrix)}
             return [(span, matrices)]
         name, why = next(iter(failed.items()))
         if why.unreachable or "bad_data" in why.why or span.count <= FEWEST:
             when = f"{shown(span.start)} to {shown(span.end)}"
             raise BacktestError(f"Prometheus did not answer query {name!r} for {when}: {why.why}")
-        halves = [await self._read(queries, half) for half in _cut(span, (span.count + 1) // 2)]
+        halves = [await self._read(queries, half, mine) for half in _cut(span, (span.count + 1) // 2)]
         return [part for half in halves for part in half]
 
-    def _own(self, matrix: Matrix) -> Matrix:
+    def _own(self, matrix: Matrix, mine: _Mine) -> Matrix:
         self.warnings.update(matrix.warnings)
-        return Matrix(tuple(c for c in matrix.courses if self.scope.holds(c.labels)))
+        return Matrix(tuple(c for c in matrix.courses if mine(c.labels)))
 
     async def _scrape_interval(self, span: Span) -> float | None:
         counts = f"count_over_time({self.running}[{DENSITY_SECONDS:.0f}s])"
         query = f"max by (namespace, pod) ({counts})"
         found = [
             value
-            for _, matrices in await self._read({"scrapes": query}, _coarse(span))
+            for _, matrices in await self._read({"scrapes": query}, _coarse(span), self.scope.holds)
             for course in matrices["scrapes"].courses
             for value in course.values.values()
         ]
@@ -204,7 +240,7 @@ class History:
             return f"It has no {name} at all then: check --prometheus, --from and --to, and what is scraped"
         if not any(labels.get("namespace") and labels.get("pod") for labels in found):
             return f"Its {name} has no labels 'namespace' and 'pod': have the scrape configuration set them"
-        here = sorted({x.get("pod", "") for x in found if x.get("namespace") == self.scope.namespace})
+        here = sorted({x.get("pod", "") for x in found if x.get("namespace") == self.scope.fleet.namespace})
         if here:
             return f"In that namespace it has {_some(here)}: say with --pods which of them are the fleet"
         return f"It has {name} in {_some(sorted({x.get('namespace', '') for x in found}))}: set --namespace"

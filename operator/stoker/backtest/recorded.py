@@ -21,6 +21,7 @@ from statistics import median
 from typing import Final
 
 from stoker.clients.answers import Span
+from stoker.core.history import KEPT_STEPS, History, history_of, steps_until
 from stoker.core.readings import Key
 
 LOOKBACK: Final = 300.0
@@ -68,6 +69,22 @@ class Recorded:
             )
             / 3600
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """The demand of the fleet before and during the period, in the steps of `stoker.core.history`."""
+
+    first: int = 0
+    """Number of the first step."""
+    values: Sequence[float] = ()
+
+    def until(self, at: float) -> History | None:
+        """What was known at a moment (Unix s); None when nothing was."""
+        last = steps_until(at) - self.first
+        begin = max(0, last - KEPT_STEPS + 1)
+        known = self.values[begin : max(0, last + 1)]
+        return history_of(self.first + begin, known) if known else None
 
 
 def recorded(seen: Mapping[Key, Sequence[float]], span: Span, scrape_interval: float) -> Recorded:

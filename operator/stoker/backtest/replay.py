@@ -11,18 +11,23 @@ Rules of this module:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stoker.api.v1alpha1 import Freshness
 from stoker.backtest.decider import Decider, serving_pod
 from stoker.backtest.fleet import Fleet
-from stoker.backtest.recorded import Life
+from stoker.backtest.recorded import Days, Life
 from stoker.core.faces import Face
+from stoker.core.history import History
 from stoker.core.observed import ModelDeployment, Pod
 from stoker.core.readings import MetricNames
 from stoker.core.reconcile import Want
 from stoker.core.signals import Answer, gathered
+
+HISTORY_SECONDS = 3600.0
+"""Between two looks at the days before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +105,20 @@ class Replay:
         names: the metric names in the answers.
         start_up: seconds from creation to serving, of both fleets' replicas.
         stale_after: ``STOKER_STALE_AFTER_SECONDS``.
+        days: the demand of the days before, for forecasts.
     """
 
     deployment: ModelDeployment
     names: MetricNames
     start_up: float
     stale_after: float
+    days: Days = field(default_factory=Days)
     course: Course = field(default_factory=Course)
     _decider: Decider = field(init=False)
     _fleet: Fleet = field(init=False)
     _pods: dict[Life, Pod] = field(default_factory=dict)
+    _known: History | None = None
+    _history_until: float = -math.inf
 
     def __post_init__(self) -> None:
         self._decider = Decider(self.deployment)
@@ -119,7 +128,7 @@ class Replay:
         """Decide at one instant (Unix s), from what Prometheus said about the replicas of the time."""
         pods = [self._pod(life) for life in lives]
         metrics = gathered(answers, [(pod.key, self.names) for pod in pods], at, self.stale_after)
-        wanted = self._decider.decide(at, pods, metrics)
+        wanted = self._decider.decide(at, pods, metrics, self._history(at))
         self._carry_out(wanted, at)
         moment = self._moment(at, wanted, len(lives))
         self.course.moments.append(moment)
@@ -127,6 +136,13 @@ class Replay:
         if lives:
             self._count(_demands(wanted.faces))
         return moment
+
+    def _history(self, at: float) -> History | None:
+        """What the operator would have read of the days before: looked at anew every hour."""
+        if at >= self._history_until:
+            self._known = self.days.until(at)
+            self._history_until = at + HISTORY_SECONDS
+        return self._known
 
     def _pod(self, life: Life) -> Pod:
         pod = self._pods.get(life)
@@ -177,7 +193,7 @@ class Replay:
 
 def _demands(faces: Iterable[Face]) -> list[Face]:
     """The faces that tell of a load: no guard, and nothing that is only expected."""
-    return [face for face in faces if not face.guard]
+    return [face for face in faces if not face.guard and not face.ahead]
 
 
 def _known(face: Face) -> bool:

@@ -54,7 +54,7 @@ async def run(asked: Asked, settings: Settings) -> Report:
     assert spec is not None and spec.scaling is not None and names is not None  # noqa: S101, PT018 - `manifest`
     if not asked.url:
         raise BacktestError("where is Prometheus? Write --prometheus http://…, or set STOKER_PROMETHEUS_URL")
-    scope = Scope(deployment.key.namespace, asked.pods)
+    scope = Scope(deployment.key, asked.pods)
     names = scope.narrowed(names)
     seconds, source = _start_up(asked)
     deployment = _with_start_up(replace(deployment, metrics=names), seconds)
@@ -65,7 +65,8 @@ async def run(asked: Asked, settings: Settings) -> Report:
         history = History(prometheus, scope, names, latency=guarded)
         found = await history.survey(_with_lead(asked.span, names.rate_window_seconds))
         check_ends(found, asked.span)
-        replay = Replay(deployment, names, seconds, settings.stale_after_seconds)
+        days = await history.days(asked.span)
+        replay = Replay(deployment, names, seconds, settings.stale_after_seconds, days)
         course = await _replayed(history, found, replay, asked.span)
     check_tallies(course)
     return report(terms, found, course, sorted(history.warnings))
