@@ -1,5 +1,6 @@
-"""The comparison's command line: `python -m bench.peers reaction | faults | confirm | all | predict`."""
+"""The comparison's command line: `python -m bench.peers reaction | faults | confirm | all | predict | tables`."""
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from bench.controller.results import Figures
 from bench.peers import confirm as confirmation
 from bench.peers import faults as failing
-from bench.peers import ramp, results
+from bench.peers import ramp, results, tables
 from bench.peers import reaction as reacting
 from bench.peers.fleets import Contender
 from testbed.access import PlaneError
@@ -65,6 +66,13 @@ def predict(seed: Seed = 0, untold: Untold = False) -> None:
     print(f"target: {plan.target} requests in flight per replica; {len(plan.arrivals)} requests")
     for contender in _contenders(untold=untold):
         print(contender.name, confirmation.predict(plan, contender))
+
+
+@app.command("tables")
+def show(output: Output = results.FILE) -> None:
+    """Print what is in the file as the tables of the documentation."""
+    for name, section in json.loads(output.read_text())["sections"].items():
+        print(f"{tables.TABLES[name](section)}\n")
 
 
 @app.command("all")
