@@ -1,4 +1,4 @@
-"""The comparison's command line: `python -m bench.peers reaction | faults | confirm | all | predict | tables`."""
+"""The command line: `python -m bench.peers reaction | faults | confirm | all | predict | tables | build`."""
 
 import json
 import sys
