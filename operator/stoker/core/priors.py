@@ -89,14 +89,14 @@ class Prior:
 
 
 UNKNOWN = Prior(
-    Costs(base=0.020, per_sequence=70e-6, full_cache=0.0187, per_prompt_token=90e-6),
-    Mix(PROMPT_TOKENS / GENERATED_TOKENS, 0.01),
+    Costs(base=0.015, per_sequence=65e-6, full_cache=0.0145, per_prompt_token=46e-6),
+    Mix(PROMPT_TOKENS / GENERATED_TOKENS, 0.0045),
     deviation=0.8,
     origin="GPU or model size not recognised: a careful guess of 40 requests in flight",
 )
 """At 50 ms per token and the mix above 40 requests in flight: with them, scaling on requests in flight came
 within 0.1 points of a clairvoyant policy's attainment, on a day of production traffic with a 32B model on two
-H100; and a prompt token costs 0.35 of a generated one, as it does there."""
+H100; and a prompt token costs a third of a generated one, as it does there."""
 
 _OVERHEAD = 4.7e-3
 """Seconds per iteration beside the reading of the weights."""
