@@ -23,11 +23,14 @@ from stoker.api.status import (
     ConditionStatus,
     Decision,
     DemandStatus,
+    ForecastOutcome,
+    ForecastStatus,
     Freshness,
     ModelDeploymentStatus,
     ReplicaPhase,
     ReplicaState,
     ScalingStatus,
+    Season,
     StartupPart,
     StartupStatus,
 )
@@ -72,6 +75,9 @@ __all__ = [
     "EnvVarSource",
     "FieldError",
     "FieldSelector",
+    "Forecast",
+    "ForecastOutcome",
+    "ForecastStatus",
     "Freshness",
     "KeySelector",
     "ModelDeploymentSpec",
@@ -84,6 +90,7 @@ __all__ = [
     "ScalingMode",
     "ScalingStatus",
     "Schedule",
+    "Season",
     "StartupPart",
     "StartupStatus",
     "Storage",
@@ -110,6 +117,13 @@ class OnMissingMetrics(StrEnum):
 
     HOLD = "Hold"
     SCALE_UP_ONLY = "ScaleUpOnly"
+
+
+class Forecast(StrEnum):
+    """Whether replicas are also started for a demand that is expected."""
+
+    AUTO = "Auto"
+    OFF = "Off"
 
 
 class Targets(ApiModel):
@@ -173,6 +187,10 @@ class Scaling(ApiModel):
     replicas wins, and a missing one keeps replicas from being removed. Unset: none."""
     windows: Windows = Windows()
     """How long the traffic has to ask for a change before it is made."""
+    forecast: Forecast = Forecast.AUTO
+    """`Auto` also starts replicas for the demand that is expected when they could serve, as far as earlier
+    forecasts came true, and where replicas start so slowly that it gains something. It never removes any.
+    `Off` looks at the present alone."""
     on_missing_metrics: OnMissingMetrics = OnMissingMetrics.HOLD
     """When a signal is missing or stale: `Hold` keeps the number of replicas; `ScaleUpOnly` lets the signals
     that are left add replicas. Neither ever removes one."""

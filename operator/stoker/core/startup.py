@@ -179,7 +179,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return round(sorted(values)[math.ceil(share * len(values)) - 1], 1)
 
 
-def time_to_ready(startups: StartUps, accelerator: str) -> float:
+def time_to_ready(startups: StartUps | None, accelerator: str) -> float:
     """p90 of the time to ready on this accelerator, s; DEFAULT_SECONDS before any start was measured."""
-    starts = startups.by_accelerator.get(accelerator)
+    starts = startups.by_accelerator.get(accelerator) if startups is not None else None
     return percentile(starts.whole, 0.9) if starts is not None and starts.whole else DEFAULT_SECONDS

@@ -144,6 +144,7 @@ def _scaling(decided: Decided) -> ScalingStatus | None:
                 "bounds": None,
                 "demand": (),
                 "demand_observed_at": None,
+                "forecast": None,
                 "history": history,
                 "last_decision": decision or before.last_decision,
             }
@@ -153,6 +154,7 @@ def _scaling(decided: Decided) -> ScalingStatus | None:
         bounds=_bounds(decided),
         demand=tuple(_demand(face) for face in decided.faces),
         demand_observed_at=moment(decided.now),
+        forecast=decided.forecast,
         last_decision=decision or before.last_decision,
         history=history,
     )
@@ -260,6 +262,7 @@ def _settled(
                 update={
                     "demand": before.scaling.demand,
                     "demand_observed_at": before.scaling.demand_observed_at,
+                    "forecast": before.scaling.forecast,
                 }
             ),
             "conditions": _messages_kept(before.conditions, after.conditions),
@@ -286,8 +289,9 @@ def _messages_kept(before: Sequence[Condition], after: Sequence[Condition]) -> t
 
 def _drifting(status: ModelDeploymentStatus) -> tuple[object, ...]:
     """What may wait for the refresh."""
-    demand = status.scaling.demand if status.scaling is not None else ()
-    return status.tokens_per_second, status.capacity, demand, status.conditions
+    scaling = status.scaling
+    signals = (scaling.demand, scaling.forecast) if scaling is not None else ()
+    return status.tokens_per_second, status.capacity, signals, status.conditions
 
 
 def _rounded(value: float) -> float:
