@@ -9,8 +9,9 @@ import pytest
 
 from stoker.controller.gather import Gatherer
 from stoker.controller.store import Store
+from stoker.core import gateway
 from stoker.core.readings import EngineLoad, Fresh, Key, Missing, Signal, Stale
-from stoker.core.signals import FIRST_TOKEN, Failed, Samples
+from stoker.core.signals import FIRST_TOKEN, Failed, Sample, Samples
 from tests.factories import KEY, NAMESPACE, NOW, manifest
 
 STALE_AFTER = 60.0
@@ -136,6 +137,45 @@ class TestMeasuring:
         assert await gatherer.measure() == [KEY]
         assert "STOKER_PROMETHEUS_URL" in (gatherer.metrics().failure or "")
         assert not gatherer.metrics().pending
+
+
+class TestOutside:
+    """What no replica tells of: the users' own queries, and a gateway's queue."""
+
+    SIGNAL = ({"name": "jobs", "query": "sum(depth)", "target": 5},)
+
+    async def test_a_query_that_several_share_is_asked_once_and_apart(self, world):
+        users = Prometheus(Samples((Sample({}, 7.0, NOW),)))
+        gatherer = Gatherer(world.store, world.prometheus, world.engines, lambda: NOW, STALE_AFTER, users)
+        for n in range(3):
+            world.store.put("ModelDeployment", scaled(f"m{n}", signals=self.SIGNAL))
+        await gatherer.measure()
+
+        assert [list(asked.values()) for asked in users.rounds] == [["sum(depth)"]]
+        assert "sum(depth)" not in world.prometheus.rounds[0].values()
+        assert gatherer.metrics().signals == {"sum(depth)": Fresh(7.0, NOW)}
+
+    async def test_a_gateway_is_asked_about_once_for_the_whole_fleet(self, world):
+        for n in range(3):
+            world.store.put("ModelDeployment", scaled(f"m{n}"))
+        labels = {"namespace": NAMESPACE, "inference_pool": "m1"}
+        world.prometheus.answer = Samples((Sample(labels, 4.0, NOW),))
+        await world.gatherer.measure()
+
+        assert world.prometheus.rounds[0][gateway.NAME] == gateway.QUERY
+        assert world.gatherer.metrics().held == {Key(NAMESPACE, "m1"): Fresh(4.0, NOW)}
+
+    async def test_the_model_is_known_by_the_name_that_clients_ask_for(self, world):
+        world.store.put("ModelDeployment", scaled())
+        world.store.put(
+            "ModelDeployment",
+            manifest("other", scaling={"maxReplicas": 2}, model={"uri": "hf://a/b", "name": "served"}),
+        )
+        labels = {"namespace": NAMESPACE, "inference_pool": "p", "target_model_name": "served"}
+        world.prometheus.answer = Samples((Sample(labels, 4.0, NOW),))
+        await world.gatherer.measure()
+
+        assert world.gatherer.metrics().held == {Key(NAMESPACE, "other"): Fresh(4.0, NOW)}
 
 
 class TestTheLastRound:

@@ -114,7 +114,8 @@ def _blind(faces: Sequence[Face]) -> Face | None:
     nothing would ever wake a fleet at zero.
     """
     told = any(f.whole and not f.blind for f in faces)
-    return next((f for f in faces if f.blind and (f.expected > 0 or not told)), None)
+    blind = [f for f in faces if f.blind and (f.expected > 0 or not told)]
+    return max(blind, key=lambda f: f.expected > 0, default=None)
 
 
 def _decide(

@@ -1,0 +1,216 @@
+"""Demand that no replica tells of: signals of one's own, and requests that a gateway holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stoker.api.queries import CustomSignal
+from stoker.api.v1alpha1 import Freshness, OnMissingMetrics, Scaling
+from stoker.core.faces import Face, needed
+from stoker.core.observed import Memory, Proposal
+from stoker.core.outside import added, faces_of_signals, reading, with_held
+from stoker.core.readings import Fresh, Metrics, Missing, Reading, Stale
+from stoker.core.scaling import recommend
+from stoker.core.signals import Failed, Sample, Samples
+from tests.factories import KEY, NOW
+
+JOBS = CustomSignal(name="jobs", query="sum(queue_depth)", target=10, unit="jobs")
+
+
+def answer(*values: float, warnings: tuple[str, ...] = ()) -> Samples:
+    return Samples(tuple(Sample({}, value, NOW) for value in values), warnings)
+
+
+class TestReading:
+    def test_one_element_is_a_number(self):
+        assert reading(answer(7.0), NOW) == Fresh(7.0, NOW)
+        assert reading(answer(0.0), NOW) == Fresh(0.0, NOW)
+
+    @pytest.mark.parametrize(
+        ("said", "words"),
+        [
+            (answer(), "no element"),
+            (answer(1, 2, 3), "3 elements where one is expected"),
+            (answer(math.nan), "nan, which is no load"),
+            (answer(math.inf), "inf, which is no load"),
+            (answer(-1), "-1, which is no load"),
+            (Failed("HTTP 400, bad_data: parse error"), "Prometheus: HTTP 400, bad_data: parse error"),
+        ],
+    )
+    def test_anything_else_is_missing_and_says_why(self, said, words):
+        found = reading(said, NOW)
+        assert isinstance(found, Missing)
+        assert words in found.why
+
+    def test_a_part_of_the_data_is_a_lower_bound(self):
+        assert reading(answer(7.0, warnings=("partial",)), NOW) == Stale(7.0, NOW)
+
+
+def face(said: Reading | None, now: float = NOW) -> Face:
+    signals = {} if said is None else {JOBS.query: said}
+    (found,) = faces_of_signals([JOBS], Metrics(at=NOW, signals=signals), now)
+    return found
+
+
+class TestFaces:
+    def test_the_number_is_divided_by_the_target(self):
+        found = face(Fresh(25.0, NOW))
+        assert (found.name, found.replicas, found.unit) == ("signals[jobs]", 3, "jobs")
+        assert (found.complete, found.blind, found.freshness) == (True, False, Freshness.FRESH)
+        assert found.message == "25 jobs at 10 per replica needs 3"
+        assert (found.covered, found.expected) == (1, 1)
+
+    @pytest.mark.parametrize("said", [Missing("no such series"), None])
+    def test_missing_is_blind_and_never_zero(self, said):
+        found = face(said)
+        assert (found.value, found.blind, found.complete) == (None, True, False)
+        assert (found.freshness, found.covered, found.expected) == (Freshness.MISSING, 0, 1)
+
+    def test_a_lower_bound_may_add_and_never_remove(self):
+        found = face(Stale(25.0, NOW))
+        assert (found.replicas, found.blind, found.complete) == (3, False, False)
+
+    @pytest.mark.parametrize("later", [61.0, -61.0])
+    def test_what_was_answered_long_ago_is_missing(self, later):
+        found = face(Fresh(25.0, NOW), NOW + later)
+        assert found.blind
+        assert "answered last" in found.message
+
+
+def in_flight(
+    value: float | None = 12.0, *, expected: int = 2, complete: bool = True, name: str = "concurrentRequests"
+) -> Face:
+    """The face of requests in flight, 10 of them per replica; without a value none of these replicas told."""
+    blind = value is None
+    return Face(
+        name=name,
+        unit="requests",
+        value=value,
+        target=10.0,
+        replicas=0 if blind else needed(value, 10.0),
+        complete=complete and not blind,
+        blind=blind,
+        message="no replica serves yet" if blind else "12 requests at 10 per replica needs 2",
+        covered=0 if blind else expected,
+        expected=expected,
+    )
+
+
+TOKENS = replace(in_flight(), name="utilization", unit="weighted tokens/s", value=100.0, target=1000.0)
+
+
+class TestHeld:
+    def test_no_gateway_changes_nothing(self):
+        assert with_held([in_flight(), TOKENS], None, NOW) == (in_flight(), TOKENS)
+
+    def test_held_requests_are_on_top_of_those_in_flight(self):
+        counted, tokens = with_held([in_flight(), TOKENS], Fresh(30.0, NOW), NOW)
+        assert (counted.value, counted.replicas, counted.complete) == (42.0, 5, True)
+        assert "42 requests, 30 of them held in the inference gateway" in counted.message
+        assert tokens == TOKENS
+
+    def test_an_empty_queue_changes_nothing(self):
+        assert with_held([in_flight()], Fresh(0.0, NOW), NOW) == (in_flight(),)
+
+    def test_where_nobody_serves_they_are_all_that_is_known(self):
+        (counted,) = with_held([in_flight(None, expected=0)], Fresh(3.0, NOW), NOW)
+        assert (counted.value, counted.replicas) == (3.0, 1)
+        assert (counted.blind, counted.complete, counted.whole) == (False, False, True)
+
+    def test_replicas_that_should_have_told_and_did_not_stay_missing(self):
+        assert with_held([in_flight(None)], Fresh(30.0, NOW), NOW) == (in_flight(None),)
+
+    def test_a_gateway_that_cannot_be_asked_keeps_replicas(self):
+        (counted,) = with_held([in_flight()], Missing("too slow"), NOW)
+        assert (counted.replicas, counted.complete, counted.blind) == (2, False, False)
+        assert "too slow" in counted.message
+
+    def test_a_lower_bound_may_add_and_never_remove(self):
+        (counted,) = with_held([in_flight()], Stale(30.0, NOW), NOW)
+        assert (counted.replicas, counted.complete) == (5, False)
+
+    def test_targets_that_do_not_look_at_requests_get_a_face_that_does(self):
+        _, counted = with_held([TOKENS], Fresh(90.0, NOW), NOW)
+        assert (counted.name, counted.value, counted.replicas) == ("requestsInFlight", 90.0, 3)
+
+    @given(st.floats(0, 1e6), st.floats(0, 1e6))
+    def test_held_requests_only_add(self, flying, held):
+        before = in_flight(flying)
+        (after,) = with_held([before], Fresh(held, NOW), NOW)
+        assert after.replicas >= before.replicas
+
+
+# --- What becomes of it --------------------------------------------------------------------------
+
+ZERO = Scaling(min_replicas=0, max_replicas=8, signals=(JOBS,))
+ASLEEP = in_flight(None, expected=0)
+
+
+def decide(said: Reading, *faces: Face, current: int, scaling: Scaling = ZERO, memory: Memory | None = None):
+    known = added(faces, scaling.signals, Metrics(at=NOW, signals={JOBS.query: said}), KEY, NOW)
+    return recommend(scaling, known, memory or Memory(), current, NOW)
+
+
+class TestWaking:
+    def test_a_signal_wakes_a_fleet_at_zero_at_once(self):
+        chosen = decide(Fresh(3.0, NOW), ASLEEP, current=0)
+        assert (chosen.replicas, chosen.limited_by) == (1, "signals[jobs]")
+        assert "starts at once" in chosen.message
+
+    def test_a_burst_starts_all_that_it_needs(self):
+        assert decide(Fresh(35.0, NOW), ASLEEP, current=0).replicas == 4
+
+    def test_a_signal_of_zero_lets_it_sleep(self):
+        chosen = decide(Fresh(0.0, NOW), ASLEEP, current=0)
+        assert chosen.replicas == 0
+
+    @pytest.mark.parametrize("policy", list(OnMissingMetrics))
+    def test_a_missing_signal_wakes_nothing_and_says_so(self, policy):
+        chosen = decide(
+            Missing("no such series"),
+            ASLEEP,
+            current=0,
+            scaling=ZERO.model_copy(update={"on_missing_metrics": policy}),
+        )
+        assert (chosen.replicas, chosen.limited_by) == (0, "onMissingMetrics")
+        assert "no such series" in chosen.message
+
+    def test_while_the_first_replica_starts_more_may_be_added(self):
+        assert decide(Fresh(35.0, NOW), ASLEEP, current=1).replicas == 4
+
+    def test_while_the_first_replica_starts_none_is_removed(self):
+        memory = Memory(evidence=(Proposal(NOW - 90_000, NOW - 1, 0),))
+        assert decide(Fresh(0.0, NOW), ASLEEP, current=1, memory=memory).replicas == 1
+
+    def test_replicas_that_serve_and_do_not_tell_still_hold(self):
+        chosen = decide(Fresh(35.0, NOW), in_flight(None), current=2)
+        assert (chosen.replicas, chosen.limited_by) == (2, "onMissingMetrics")
+
+    def test_held_requests_wake_a_fleet_at_zero(self):
+        known = with_held([TOKENS_ASLEEP, ASLEEP], Fresh(3.0, NOW), NOW)
+        chosen = recommend(Scaling(min_replicas=0, max_replicas=8), known, Memory(), 0, NOW)
+        assert (chosen.replicas, chosen.limited_by) == (1, "concurrentRequests")
+
+
+TOKENS_ASLEEP = replace(ASLEEP, name="utilization", unit="weighted tokens/s")
+
+
+class TestDeciding:
+    def test_the_largest_answer_wins(self):
+        chosen = decide(Fresh(80.0, NOW), in_flight(12.0), current=2)
+        assert (chosen.replicas, chosen.limited_by) == (8, "signals[jobs]")
+
+    def test_a_missing_signal_removes_nothing(self):
+        memory = Memory(evidence=(Proposal(NOW - 900, NOW - 1, 2),))
+        chosen = decide(Missing("no such series"), in_flight(12.0), current=5, memory=memory)
+        assert (chosen.replicas, chosen.limited_by) == (5, "onMissingMetrics")
+        assert "signals[jobs]: no such series" in chosen.message
+
+    def test_with_all_known_the_window_decides(self):
+        memory = Memory(evidence=(Proposal(NOW - 900, NOW - 1, 2),))
+        assert decide(Fresh(0.0, NOW), in_flight(12.0), current=5, memory=memory).replicas == 2
