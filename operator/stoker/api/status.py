@@ -265,7 +265,7 @@ class ScalingStatus(ApiModel):
     demand_observed_at: Timestamp | None = None
     """When the inputs were read."""
     forecast: ForecastStatus | None = None
-    """What is expected. Absent: `spec.scaling.forecast` is `Off`."""
+    """What is expected. Absent: `spec.scaling.forecast` is `Disabled`."""
     last_decision: Decision | None = None
     """The last change."""
     history: Annotated[tuple[Decision, ...], Field(max_length=MAX_HISTORY, json_schema_extra=ATOMIC)] = ()

@@ -123,7 +123,7 @@ class Forecast(StrEnum):
     """Whether replicas are also started for a demand that is expected."""
 
     AUTO = "Auto"
-    OFF = "Off"
+    DISABLED = "Disabled"
 
 
 class Targets(ApiModel):
@@ -190,7 +190,7 @@ class Scaling(ApiModel):
     forecast: Forecast = Forecast.AUTO
     """`Auto` also starts replicas for the demand that is expected when they could serve, as far as earlier
     forecasts came true, and where replicas start so slowly that it gains something. It never removes any.
-    `Off` looks at the present alone."""
+    `Disabled` looks at the present alone."""
     on_missing_metrics: OnMissingMetrics = OnMissingMetrics.HOLD
     """When a signal is missing or stale: `Hold` keeps the number of replicas; `ScaleUpOnly` lets the signals
     that are left add replicas. Neither ever removes one."""

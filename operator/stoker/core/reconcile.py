@@ -128,7 +128,7 @@ def _forecast(
 ) -> tuple[Outlook | None, tuple[Face, ...]]:
     """What is expected, and what it asks for beyond the other faces."""
     assert spec.scaling is not None  # noqa: S101 - the caller's contract
-    if spec.scaling.forecast is ForecastMode.OFF:
+    if spec.scaling.forecast is ForecastMode.DISABLED:
         return None, ()
     ready = startup.time_to_ready(memory.startups, spec.accelerators[0].name)
     ahead = Ahead(ready, measured.rate_window, spec.scaling.windows.up.seconds)
