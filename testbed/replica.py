@@ -133,6 +133,31 @@ class Replica:
         run = self._run or self._plan()
         return None if run is None else _to_ns(run.start + run.duration(run.count))
 
+    def next_finish(self) -> int | None:
+        """A time before which no request finishes, in nanoseconds; None when idle.
+
+        What is submitted meanwhile can only delay the others. It is the very next finish unless more has to
+        be prefilled first than the next iteration does.
+        """
+        run = self._run or self._plan()
+        if run is None:
+            return None
+        end = run.start + run.duration(run.count)
+        if not run.chunks or self._waiting:
+            return _to_ns(end)
+        remaining = [sequence.request.output_tokens - sequence.generated for sequence, _ in run.chunks]
+        if self._decoding:
+            remaining.append(self._steps_to_finish())
+        joining = [sequence.target for sequence, chunk in run.chunks if _completes(sequence, chunk)]
+        decoding, kv = self._decoding + len(joining), self._decode_kv + self._decoding + sum(joining)
+        steps = min(remaining) - 1
+        if kv + steps * decoding + self._reserved_kv > self.model.kv_capacity_tokens:
+            return _to_ns(end)  # a preemption would make the others faster
+        then = Run(
+            end, steps, self.model.iteration_ps(decoding, kv, 0), self.model.per_kv_token_ps * decoding, []
+        )
+        return _to_ns(end + then.duration(steps))
+
     def advance(self, to_ns: int) -> list[Event]:
         """Compute up to a time.
 
@@ -350,11 +375,15 @@ class Replica:
 
     def _steps_until_change(self) -> int:
         """Decode iterations until the first sequence finishes or the KV cache is full."""
+        room = (self.model.kv_capacity_tokens - self.kv_tokens) // self._decoding
+        return min(self._steps_to_finish(), room)
+
+    def _steps_to_finish(self) -> int:
+        """Iterations until the first of the decoding sequences finishes."""
         heap = self._finishing
         while heap[0][2].finish_step != heap[0][0]:
             heapq.heappop(heap)
-        room = (self.model.kv_capacity_tokens - self.kv_tokens) // self._decoding
-        return min(heap[0][0] - self._step, room)
+        return heap[0][0] - self._step
 
 
 def _completes(sequence: Sequence, chunk: int) -> int:

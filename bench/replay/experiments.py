@@ -1,44 +1,45 @@
-"""Runs, many of them: a workload, a start-up time, a seed, and every setting of every policy.
+"""One run: a workload, a start-up time, a seed, a setting of a policy; and many of them, in processes.
 
 Rules of this module:
 
 * All settings of a seed see the same arrivals, the same start-up luck and the same scrape phases.
-* Cost is compared at equal attainment, between the settings of a curve and never beyond its ends.
+* What one replica carries is measured once, on the traffic for tuning: never on what is scored.
+* A result that is known already is not computed again (`bench.replay.store`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.replay.calibration import Capacity, calibrate
-from bench.replay.candidates import CANDIDATES, Context, candidate
+from bench.replay.candidates import Choice, Context, candidate
 from bench.replay.faults import faults_at
 from bench.replay.fleet import StartUp
 from bench.replay.policies.reference import weighted_demand
-from bench.replay.scores import Ledger, wrong_way
-from bench.replay.simulation import Routing, Setting, simulate
+from bench.replay.scores import Ledger
+from bench.replay.simulation import Queueing, Routing, Setting, simulate
+from bench.replay.store import Store
 from bench.replay.workloads import WORKLOADS, Workload, from_files
 from testbed.replica_models import model_named
 from testbed.trace import TraceRequest
 
 MODEL = "qwen3-32b-2xh100"
-GPUS_PER_REPLICA = 2
 START_UPS = {60: StartUp(60), 240: StartUp(240, 30), 600: StartUp(600, 75)}
 
 HEADROOM = 3.0
-"""The bound on replicas is so many times the peak's need: it hides no overshoot."""
+"""The bound on replicas is so many times the peak's need: it hides no overshoot; who ran into it is told."""
+
+TUNING_SEED = 1000
+"""Of the traffic that targets are measured and settings are chosen on; scored seeds count from 0."""
 
 FAULT_START = 1500.0
-AFTERWARDS = 60.0
-"""Seconds after a fault in which a move still counts as its consequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Case:
     start_up: int = 240
     seed: int = 0
     routing: Routing = Routing.LEAST_LOADED
+    queueing: Queueing = Queueing.ENGINE
     model: str = MODEL
     calibrated_on: str = MODEL
     """The model behind the targets: another one than ``model`` is an error that every policy has."""
@@ -62,7 +64,13 @@ class Job:
     case: Case
     policy: str
     parameter: float
+    variant: str = ""
     fault: str | None = None
+
+    @property
+    def choice(self) -> Choice:
+        """The setting."""
+        return Choice(self.parameter, self.variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +105,18 @@ def workload_of(case: Case) -> Workload:
     return known[case.workload]
 
 
+def tuning_case(case: Case) -> Case:
+    """The traffic that this case's policies are tuned on: another day, or the same kind with another seed."""
+    day = workload_of(case).tuned_on
+    return replace(case, workload=day or case.workload, seed=TUNING_SEED)
+
+
 @lru_cache(maxsize=1)
 def prepare(case: Case) -> Prepared:
     """Arrivals, capacity, bounds and the initial fleet."""
     workload, start_up = workload_of(case), START_UPS[case.start_up]
     arrivals = workload.arrivals(case.seed)
-    early = [r for r in arrivals if r.arrival < workload.initial_seconds]
-    capacity = measured(case.calibrated_on, tuple(early[:4000]))
+    capacity = capacity_for(case)
     demand = weighted_demand(arrivals, workload.duration)
     peak = float(demand.max()) / capacity.weighted
     first = float(demand[: int(workload.initial_seconds)].max()) / capacity.weighted
@@ -115,6 +128,7 @@ def prepare(case: Case) -> Prepared:
         initial=max(1, int(np.ceil(first / 0.7))),
         maximum=max(4, int(np.ceil(HEADROOM * peak))),
         routing=case.routing,
+        queueing=case.queueing,
         leak=workload.leak,
         seed=case.seed,
     )
@@ -124,105 +138,71 @@ def prepare(case: Case) -> Prepared:
     return Prepared(setting, context, workload)
 
 
-@lru_cache(maxsize=4)
-def measured(model: str, mix: tuple[TraceRequest, ...]) -> Capacity:
-    """`calibrate`, once per process and mix."""
-    return calibrate(model_named(model), mix)
+def capacity_for(case: Case) -> Capacity:
+    """What one replica carries, on the lengths at the beginning of the traffic for tuning."""
+    tuning = tuning_case(case)
+    return measured(tuning.workload, tuning.calibrated_on, tuning.traces)
+
+
+@lru_cache(maxsize=8)
+def measured(workload: str, model: str, traces: Path | None) -> Capacity:
+    """`calibrate`, once per workload and model: kept like a result, since it takes as long as one."""
+    store, key = Store(), f"capacity/{workload}/{model}"
+    if (known := store.load(key)) is not None:
+        return Capacity(**known)
+    found = calibrate(model_named(model), _beginning(Case(workload, seed=TUNING_SEED, traces=traces)))
+    store.save(key, found.as_json())
+    return Capacity(**found.as_json())
+
+
+def _beginning(case: Case) -> list[TraceRequest]:
+    workload = workload_of(case)
+    early = [r for r in workload.arrivals(case.seed) if r.arrival < workload.initial_seconds]
+    return early[:4000]
 
 
 def run(job: Job) -> Result:
-    """One run."""
-    ledger = play(job)
-    return Result(job, ledger.score().as_json(), ledger.targets)
+    """One run, or what the store knows of it."""
+    store, key = Store(policy=job.policy), key_of(job)
+    known = store.load(key)
+    if known is None:
+        ledger = play(job)
+        known = {"score": ledger.score().as_json(), "targets": ledger.targets}
+        store.save(key, known)
+    return Result(job, known["score"], [(at, n) for at, n in known["targets"]])
+
+
+def key_of(job: Job) -> str:
+    """What tells this run from all others of the same code; where traces lie on this machine does not."""
+    return repr(replace(job, case=replace(job.case, traces=None)))
 
 
 def play(job: Job) -> Ledger:
     """One run, with everything that was booked."""
     prepared = prepare(job.case)
     faults = tuple(f for f in faults_at(FAULT_START) if f.name == job.fault)
-    policy = candidate(job.policy).make(prepared.context, job.parameter)
+    policy = candidate(job.policy).policy(prepared.context, job.choice)
     return simulate(replace(prepared.setting, faults=faults), policy)
 
 
-def sweep(case: Case, policies: Sequence[str] = ()) -> list[Job]:
-    """Every setting of the policies, of all by default."""
-    chosen = [c for c in CANDIDATES if not policies or c.name in policies]
-    return [Job(case, c.name, float(setting)) for c in chosen for setting in c.settings]
-
-
 def run_all(jobs: Sequence[Job], processes: int, done: Callable[[Result], None]) -> list[Result]:
-    """Run jobs, in their order; ``done`` is told of each as it ends."""
-    results = []
+    """Run jobs; ``done`` is told of each as it ends.
+
+    Jobs of one case should stand together: a process prepares a case once.
+
+    Returns:
+        The results in the order of the jobs.
+    """
     if processes <= 1:
+        results = []
         for job in jobs:
             results.append(run(job))
             done(results[-1])
         return results
     with ProcessPoolExecutor(processes) as pool:
-        for result in pool.map(run, jobs):
-            results.append(result)
-            done(result)
-    return results
-
-
-# --- Curves --------------------------------------------------------------------------------------
-
-
-def cost_at(points: Iterable[tuple[float, float]], attainment: float) -> float | None:
-    """GPU-hours of a curve at an attainment.
-
-    Args:
-        points: (GPU-hours, attainment) of each setting.
-        attainment: to compare at.
-
-    Returns:
-        Linear between neighbours of the efficient settings (those that no other beats in both); None where
-        the curve does not reach, or begins above: what it would cost there is not known.
-    """
-    front: list[tuple[float, float]] = []
-    for hours, reached in sorted(points):
-        if not front or reached > front[-1][1]:
-            front.append((hours, reached))
-    if front and front[0][1] == attainment:
-        return front[0][0]
-    for (low, worse), (high, better) in pairwise(front):
-        if worse < attainment <= better:
-            return low + (high - low) * (attainment - worse) / (better - worse)
-    return None
-
-
-# --- Faults --------------------------------------------------------------------------------------
-
-FAULTED: dict[str, float] = {
-    "stoker, min and max only": 0.0,
-    "stoker utilization": 0.65,
-    "stoker concurrentRequests": 0.65,
-    "hpa weighted tokens": 0.65,
-    "keda running+waiting": 0.65,
-    "keda waiting": 2.0,
-    "production-stack recipe": 5.0,
-}
-"""Policies that read Prometheus, with the setting that each fault is tried with."""
-
-
-def fault_table(case: Case, policies: Iterable[str] = FAULTED) -> list[dict[str, Any]]:
-    """Each fault for each policy, against the same run without it."""
-    rows = []
-    for policy in policies:
-        job = Job(case, policy, FAULTED[policy])
-        reference = play(job)
-        for fault in faults_at(FAULT_START):
-            ledger = play(replace(job, fault=fault.name))
-            moves, lost = wrong_way(ledger.targets, reference.targets, fault.start, fault.end + AFTERWARDS)
-            rows.append(
-                {
-                    "policy": policy,
-                    "parameter": job.parameter,
-                    "fault": fault.name,
-                    "wrong_way_moves": moves,
-                    "replicas_lost": lost,
-                    "attainment": ledger.score().attainment,
-                    "attainment_without": reference.score().attainment,
-                }
-            )
-    return rows
+        pending = {pool.submit(run, job): number for number, job in enumerate(jobs)}
+        found: dict[int, Result] = {}
+        for future in as_completed(pending):
+            found[pending[future]] = future.result()
+            done(future.result())
+    return [found[number] for number in range(len(jobs))]

@@ -47,8 +47,8 @@ class SimulatedPod:
     ready: bool = False
     drain_since: float | None = None
     deleted: float | None = None
-    version: int = 0
-    """Of its entry in the event queue: older entries are void."""
+    wake: int | None = None
+    """When its engine is looked at next (ns): other entries in the event queue are void."""
 
     @property
     def name(self) -> str:

@@ -1,8 +1,17 @@
-"""The headline: GPU-hours against attainment, a curve per policy."""
+"""The headline: GPU-hours against attainment, a curve per policy, each with its name beside it.
+
+Rules of this module:
+
+* The vertical axis is the share of requests that miss the objective, on a logarithmic scale: from 99 to
+  99.5 % is as far as from 98 to 99 %.
+* A curve is drawn through the settings that no other of its policy beats in both; a single setting is a mark.
+* The picture is made from the JSON alone, and the same JSON gives the same file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +20,129 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib.figure import Figure
 
-LOWEST = 0.80
-"""Attainment below this is of no interest to anybody who has an objective."""
+from bench.replay.curves import Point, front
+
+LEVELS = (0.80, 0.90, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+HIGHEST = 0.9995
+"""Beyond, a handful of requests decides."""
+
+DEARER = 2.2
+"""What costs more times the cheapest way to 99 % than this is beyond the picture's right edge."""
+
+_OURS = ("#c1121f", "#f77f00", "#780000", "#e85d9a", "#b5651d")
+_THEIRS = ("#1d4e89", "#2a9d8f", "#6a4c93", "#3a86ff", "#577590", "#43aa8b", "#8338ec", "#118ab2", "#90a955")
 
 
-def draw(title: str, curves: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
-    """Write an SVG.
-
-    Args:
-        title: above the picture.
-        curves: (GPU-hours, attainment) of each setting, by policy; in the order of the legend.
-        path: of the file.
-    """
-    figure = Figure(figsize=(10, 6.2), layout="constrained")
+def draw(document: dict[str, Any], path: Path) -> None:
+    """Write the SVG of a document of `bench.replay.results`."""
+    mpl.rcParams["svg.hashsalt"] = "replay"
+    mpl.rcParams["svg.fonttype"] = "none"
+    figure = Figure(figsize=(11.5, 7), layout="constrained")
     axes: Any = figure.add_subplot()
-    for number, (name, points) in enumerate(curves.items()):
-        _curve(axes, name, sorted(points), number)
-    axes.set_xlabel("GPU-hours, from a pod's creation to its deletion")
-    axes.set_ylabel("requests with TTFT ≤ 2 s and TPOT ≤ 50 ms")
-    axes.set_ylim(LOWEST, 1.002)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set_title(title, fontsize=10)
-    axes.grid(visible=True, alpha=0.3)
-    figure.legend(loc="outside right center", fontsize=8, frameon=False)
-    mpl.rcParams["svg.hashsalt"] = "replay"  # the same results give the same file
+    curves = {name: _points(policy) for name, policy in document["policies"].items()}
+    left, right = _limits(list(curves.values()))
+    axes.set_xlim(left, right)
+    axes.set_ylim(_height(LEVELS[0]), _height(HIGHEST) + 0.05)
+    labels = [
+        label
+        for name, points in curves.items()
+        if (label := _curve(axes, name, points, _colour(name, document["policies"]), right))
+    ]
+    _label(axes, labels, right)
+    _frame(axes, document)
     figure.savefig(path, metadata={"Date": None})
 
 
-def _curve(axes: Any, name: str, points: Sequence[tuple[float, float]], number: int) -> None:
-    ours, reference = name.startswith("stoker"), name in {"static", "clairvoyant heuristic"}
+def _points(policy: dict[str, Any]) -> list[Point]:
+    return front((one["gpu_hours"], one["attainment"]) for one in policy["curve"])
+
+
+def _limits(curves: Sequence[Sequence[Point]]) -> tuple[float, float]:
+    """Left and right edge: from the cheapest that is worth looking at to what nobody would pay."""
+    seen = [point for points in curves for point in points if point[1] >= LEVELS[0]]
+    good = [hours for hours, reached in seen if reached >= 0.99] or [hours for hours, _ in seen] or [1.0]
+    left = min((hours for hours, _ in seen), default=0.0)
+    right = min(DEARER * min(good), max((hours for hours, _ in seen), default=1.0))
+    margin = 0.04 * (right - left) or 1.0
+    return left - margin, right + margin
+
+
+def _height(attainment: float) -> float:
+    return -math.log10(1 - min(attainment, HIGHEST))
+
+
+def _colour(name: str, policies: dict[str, Any]) -> str:
+    if policies[name]["reference"]:
+        return "0.35"
+    kin = [n for n in policies if n.startswith("stoker") == name.startswith("stoker")]
+    palette = _OURS if name.startswith("stoker") else _THEIRS
+    rivals = [n for n in kin if not policies[n]["reference"]]
+    return palette[rivals.index(name) % len(palette)]
+
+
+Label = tuple[float, float, str, str]
+"""(x, y) of what is named, its name, its colour."""
+
+
+def _curve(axes: Any, name: str, points: Sequence[Point], colour: str, right: float) -> Label | None:
+    """Draw one policy; None when nothing of it is within the picture."""
+    xs, ys = [hours for hours, _ in points], [_height(reached) for _, reached in points]
+    ours = name.startswith("stoker")
     axes.plot(
-        [hours for hours, _ in points],
-        [reached for _, reached in points],
-        label=name,
-        color="0.35" if reference else f"C{number % 10}",
-        linestyle=":" if reference else "-",
-        linewidth=2.4 if ours else 1.2,
-        marker="os^vD"[number % 5],
-        markersize=6 if ours else 4,
+        xs,
+        ys,
+        color=colour,
+        linestyle=":" if colour == "0.35" else "-",
+        linewidth=2.6 if ours else 1.3,
+        marker="*" if len(points) == 1 else "o",
+        markersize=11 if len(points) == 1 and ours else 4,
+        zorder=3 if ours else 2,
     )
+    inside = [(x, y) for x, y in zip(xs, ys, strict=True) if x <= right and y >= _height(LEVELS[0])]
+    return (*inside[-1], name, colour) if inside else None
+
+
+def _label(axes: Any, labels: Sequence[Label], right: float) -> None:
+    """Names in the right margin, spread so that none hides another, each led to its curve's end."""
+    step = (_height(HIGHEST) - _height(LEVELS[0])) / 24
+    place = -math.inf
+    spread = []
+    for x, y, name, colour in sorted(labels, key=lambda label: (label[1], -label[0])):
+        place = max(y, place + step)
+        spread.append((x, y, name, colour, place))
+    excess = max(0.0, place - _height(HIGHEST)) if spread else 0.0
+    lower = math.inf
+    settled = []
+    for x, y, name, colour, at in reversed(spread):
+        lower = min(at, lower - step) if lower < math.inf else at - excess
+        settled.append((x, y, name, colour, lower))
+    for x, y, name, colour, at in settled:
+        axes.annotate(
+            name,
+            xy=(x, y),
+            xytext=(right, at),
+            textcoords="data",
+            color=colour,
+            fontsize=9,
+            fontweight="bold" if name.startswith("stoker") else "normal",
+            verticalalignment="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
+        )
+
+
+def _frame(axes: Any, document: dict[str, Any]) -> None:
+    axes.set_yticks([_height(level) for level in LEVELS], [f"{level:.1%}" for level in LEVELS])
+    axes.set_xlabel("GPU-hours, from a pod's creation to its deletion")
+    axes.set_ylabel("requests with TTFT ≤ 2 s and TPOT ≤ 50 ms")
+    seeds = len(document["seeds"])
+    axes.set_title(
+        f"{document['description']}\nstart-up {document['start_up_seconds']} s, {document['routing']}, "
+        f"queues in the {document['queueing']}, mean of {seeds} seed{'s' if seeds > 1 else ''}; "
+        "up and left is better",
+        fontsize=10,
+        loc="left",
+    )
+    axes.grid(visible=True, alpha=0.3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

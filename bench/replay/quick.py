@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bench.replay.candidates import candidate
-from bench.replay.experiments import FAULTED, Case, Job, fault_table, play, prepare
+from bench.replay.experiments import Case, Job, play, prepare
+from bench.replay.fault_runs import FAULTED, fault_table
 from bench.replay.scores import Ledger
 from bench.replay.simulation import simulate
 
@@ -21,7 +22,7 @@ STOKER = tuple(name for name in FAULTED if name.startswith("stoker"))
 
 def violations(case: Case) -> Iterator[str]:
     """What does not hold, in words; nothing when all is well."""
-    for row in fault_table(case, STOKER):
+    for row in fault_table([case], STOKER):
         if row["wrong_way_moves"]:
             yield (
                 f"{row['policy']}: fault {row['fault']} took {row['replicas_lost']} replicas away in "

@@ -41,6 +41,7 @@ class Score:
         reversals_per_day: how often the direction of decisions changed, per 24 h.
         decisions: how often the target changed.
         peak: highest target.
+        capped_minutes: time at the most replicas that were allowed.
         cut: requests that would have been cut, by termination grace in seconds; the run cuts none.
     """
 
@@ -54,19 +55,21 @@ class Score:
     reversals_per_day: float
     decisions: int
     peak: int
+    capped_minutes: float
     cut: dict[str, int]
 
     def as_json(self) -> dict[str, object]:
         """Plain values."""
-        return asdict(self)
+        return {**asdict(self), "ttft": list(self.ttft), "tpot": list(self.tpot)}
 
 
 class Ledger:
     """Books a run."""
 
-    def __init__(self, warm_up: float, duration: float) -> None:
+    def __init__(self, warm_up: float, duration: float, maximum: int) -> None:
         self._warm_up = warm_up
         self._duration = duration
+        self._maximum = maximum
         self._ttft = array("d")
         self._tpot = array("d")
         self._good = 0
@@ -120,7 +123,7 @@ class Ledger:
     def score(self) -> Score:
         """The figures."""
         requests = len(self._ttft) + self.unserved_requests
-        targets = [n for at, n in self.targets if at >= self._warm_up]
+        targets = [n for _, _, n in self._stretches()]
         days = (self._duration - self._warm_up) / 86_400
         return Score(
             requests=requests,
@@ -130,11 +133,24 @@ class Ledger:
             ttft=_percentiles(self._ttft),
             tpot=_percentiles(self._tpot),
             queue_minutes=self._queued,
-            reversals_per_day=reversals([n for _, n in self.targets]) / days,
-            decisions=len(targets),
-            peak=max(n for _, n in self.targets),
+            reversals_per_day=reversals(targets) / days,
+            decisions=len(targets) - 1,
+            peak=max(targets),
+            capped_minutes=self._capped_seconds() / 60,
             cut={str(grace): number for grace, number in self._cut.items()},
         )
+
+    def _stretches(self) -> list[tuple[float, float, int]]:
+        """(since, until, target) within the scored time; the first is what was in force when it began."""
+        ends = [at for at, _ in self.targets[1:]] + [self._duration]
+        return [
+            (max(since, self._warm_up), until, target)
+            for (since, target), until in zip(self.targets, ends, strict=True)
+            if until > self._warm_up
+        ]
+
+    def _capped_seconds(self) -> float:
+        return sum(until - since for since, until, n in self._stretches() if n >= self._maximum)
 
 
 def reversals(targets: Sequence[int]) -> int:

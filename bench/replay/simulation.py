@@ -5,6 +5,8 @@ Rules of this module:
 * Order: (time, kind, number), in integer nanoseconds; one generator per purpose; so a run can be repeated.
 * Engines are `testbed.replica.Replica`, the one that the testbed's simulated engines are made of.
 * The router knows what it sent and what has come back; it does not know the engines' queues.
+* An engine is looked at when a request may have finished in it, and when somebody asks: between, nothing that
+  others could see happens to it (`testbed.replica.Replica.next_finish`).
 * After the workload's end the policy rests and every request is finished: each one that arrived is judged.
 """
 
@@ -28,12 +30,29 @@ from testbed.trace import TraceRequest
 NS = 1_000_000_000
 PROBE_SECONDS = 60.0
 
+DISPATCH_NS = 50_000_000
+"""A gateway that holds requests looks at its engines so often (llm-d's and the inference extension's endpoint
+picker: ``refreshMetricsInterval``, 50 ms)."""
+
+FULL_QUEUE, FULL_CACHE = 5, 0.8
+"""From here on an engine is saturated to a gateway that holds requests: waiting requests, share of its cache
+(gateway-api-inference-extension, saturation detector: ``queueDepthThreshold``, ``kvCacheUtilThreshold``)."""
+
 
 class Routing(StrEnum):
     """How the gateway chooses a replica."""
 
     LEAST_LOADED = "least-loaded"
     ROUND_ROBIN = "round-robin"
+
+
+class Queueing(StrEnum):
+    """Where requests wait that nobody has room for."""
+
+    ENGINE = "engine"
+    """Each is routed when it arrives, and waits in the engine."""
+    GATEWAY = "gateway"
+    """The gateway holds requests while every engine is saturated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,7 @@ class Setting:
         maximum: most replicas.
         warm_up: seconds at the beginning that are not scored.
         routing: of the gateway.
+        queueing: where requests wait.
         faults: of the metrics.
         leak: of a replica's speed.
         seed: of start-up delays and scrape phases.
@@ -79,6 +99,7 @@ class Setting:
     maximum: int = 100
     warm_up: float = 600.0
     routing: Routing = Routing.LEAST_LOADED
+    queueing: Queueing = Queueing.ENGINE
     faults: tuple[Fault, ...] = ()
     leak: Leak | None = None
     seed: int = 0
@@ -93,7 +114,8 @@ class _Kind(IntEnum):
     SCRAPE = 3
     LEAK = 4
     PROBE = 5
-    DECIDE = 6
+    DISPATCH = 6
+    DECIDE = 7
 
 
 def simulate(setting: Setting, policy: Policy) -> Ledger:
@@ -108,21 +130,24 @@ class _Simulation:
         self._fleet = Fleet(setting.model, setting.start_up, setting.seed)
         self._prometheus = Prometheus(setting.faults)
         self._gateway = Gateway()
-        self._ledger = Ledger(setting.warm_up, setting.duration)
-        self._heap: list[tuple[int, int, int, SimulatedPod | None, int]] = []
+        self._ledger = Ledger(setting.warm_up, setting.duration, setting.maximum)
+        self._heap: list[tuple[int, int, int, SimulatedPod | None]] = []
         self._number = count()
         self._turn = 0
         self._target = setting.initial
         self._held: deque[Request] = deque()
+        self._holds = setting.queueing is Queueing.GATEWAY
         self._end = round(setting.duration * NS)
         self._handlers: dict[int, Callable[[int, SimulatedPod], None]] = {
             _Kind.READY: self._ready,
+            _Kind.ENGINE: self._engine,
             _Kind.GONE: self._gone,
             _Kind.SCRAPE: self._scrape,
         }
         self._clockwork: dict[int, Callable[[int], None]] = {
             _Kind.LEAK: self._leak,
             _Kind.PROBE: self._probe,
+            _Kind.DISPATCH: self._dispatched,
             _Kind.DECIDE: self._decide,
         }
 
@@ -151,23 +176,25 @@ class _Simulation:
 
     # --- Events ----------------------------------------------------------------------------------
 
-    def _push(self, at: int, kind: int, pod: SimulatedPod | None = None, version: int = 0) -> None:
-        heapq.heappush(self._heap, (at, kind, next(self._number), pod, version))
+    def _push(self, at: int, kind: int, pod: SimulatedPod | None = None) -> None:
+        heapq.heappush(self._heap, (at, kind, next(self._number), pod))
 
     def _advance(self, to: int) -> None:
         """Everything that happens before or at ``to`` (ns)."""
         heap = self._heap
         while heap and heap[0][0] <= to:
-            at, kind, _, pod, version = heapq.heappop(heap)
+            at, kind, _, pod = heapq.heappop(heap)
             if pod is None:
                 self._clockwork[kind](at)
-            elif kind != _Kind.ENGINE:
+            else:
                 self._handlers[kind](at, pod)
-            elif version == pod.version:
-                self._engine(at, pod)
 
     def _finish(self) -> None:
         """Every request that is under way ends; nothing else happens any more."""
+        at = self._end
+        while self._held and self._fleet.routed:
+            at += DISPATCH_NS
+            self._dispatch(at)
         engines = [pod for pod in self._fleet.pods if pod.in_flight or pod.ready]
         for request in self._held:
             self._ledger.unserved(request)
@@ -178,22 +205,63 @@ class _Simulation:
     def _arrive(self, request: Request, at: int) -> None:
         self._gateway.requests += 1
         self._gateway.prompt_tokens += request.prompt_tokens
+        pod = None if self._held else self._route(at)
+        if pod is None:
+            self._hold(request, at)
+        else:
+            self._send(pod, request, at)
+
+    def _route(self, at: int) -> SimulatedPod | None:
+        """The replica for the next request; None when the gateway has to hold it."""
         routed = self._fleet.routed
+        if self._holds:
+            routed = [pod for pod in routed if not self._saturated(pod, at)]
         if not routed:
-            self._held.append(request)
-            return
+            return None
         if self._setting.routing is Routing.ROUND_ROBIN:
             self._turn += 1
-            pod = routed[self._turn % len(routed)]
-        else:
-            pod = min(routed, key=_in_flight)
+            return routed[self._turn % len(routed)]
+        return min(routed, key=_in_flight)
+
+    def _saturated(self, pod: SimulatedPod, at: int) -> bool:
+        self._answers(pod, at)
+        return pod.replica.waiting >= FULL_QUEUE or pod.replica.kv_usage >= FULL_CACHE
+
+    def _hold(self, request: Request, at: int) -> None:
+        if self._holds and not self._held:
+            self._push(at + DISPATCH_NS, _Kind.DISPATCH)
+        self._held.append(request)
+        self._gateway.queued = len(self._held)
+
+    def _dispatched(self, at: int) -> None:
+        self._dispatch(at)
+        if self._held:
+            self._push(at + DISPATCH_NS, _Kind.DISPATCH)
+
+    def _dispatch(self, at: int) -> None:
+        """Send what is held, the oldest first, as far as there is room."""
+        while self._held and (pod := self._route(at)) is not None:
+            self._send(pod, self._held.popleft(), at)
+        self._gateway.queued = len(self._held)
+
+    def _send(self, pod: SimulatedPod, request: Request, at: int) -> None:
         pod.in_flight += 1
         pod.replica.submit(request, at)
-        self._follow(pod)
+        # Whatever else runs there ends no sooner for it; the request itself takes an iteration per token.
+        soonest = at + request.output_tokens * pod.replica.model.base_ns
+        if pod.wake is None or soonest < pod.wake:
+            self._wake(pod, soonest)
+
+    def _wake(self, pod: SimulatedPod, at: int | None) -> None:
+        pod.wake = at
+        if at is not None:
+            self._push(at, _Kind.ENGINE, pod)
 
     def _engine(self, at: int, pod: SimulatedPod) -> None:
+        if at != pod.wake:
+            return  # another time has been set since
         self._answers(pod, at)
-        self._follow(pod)
+        self._wake(pod, pod.replica.next_finish())
         if pod.draining and not pod.in_flight:
             self._push(at + round(DRAIN_TAIL_SECONDS * NS), _Kind.GONE, pod)
 
@@ -205,23 +273,12 @@ class _Simulation:
                 self._gateway.output_tokens += event.request.output_tokens
                 self._ledger.finished(event.request, pod.drain_since)
 
-    def _follow(self, pod: SimulatedPod) -> None:
-        """Wake up when the engine's state changes next."""
-        pod.version += 1
-        following = pod.replica.next_event()
-        if following is not None:
-            self._push(following, _Kind.ENGINE, pod, pod.version)
-
     def _ready(self, at: int, pod: SimulatedPod) -> None:
         if pod.deleted is not None:
             return
         self._fleet.start_serving(pod)
         self._push(at + round(pod.scrape_phase * SCRAPE_INTERVAL * NS), _Kind.SCRAPE, pod)
-        while self._held:
-            request = self._held.popleft()
-            pod.in_flight += 1
-            pod.replica.submit(request, at)
-        self._follow(pod)
+        self._dispatch(at)
 
     def _gone(self, at: int, pod: SimulatedPod) -> None:
         if pod.draining and pod.deleted is None and not pod.in_flight:  # else it was taken back
@@ -240,6 +297,7 @@ class _Simulation:
         assert leak is not None  # noqa: S101 - only then is the event scheduled
         for pod in self._fleet.pods:
             if pod.ordinal == leak.ordinal:
+                self._answers(pod, at)  # what was before went at the speed of before
                 pod.replica.model = _slower(pod.replica.model, 1 / (1 - leak.per_minute))
         self._push(at + 60 * NS, _Kind.LEAK)
 
@@ -253,6 +311,8 @@ class _Simulation:
 
     def _decide(self, at: int) -> None:
         now, setting = at / NS, self._setting
+        for pod in self._fleet.pods:
+            self._answers(pod, at)
         view = View(now, self._target, tuple(self._fleet.pods), self._prometheus, self._gateway)
         target = self._policy.decide(view)
         if not setting.minimum <= target <= setting.maximum:

@@ -161,22 +161,28 @@ def _client_requests(
     draw: random.Random,
     origin: float,
 ) -> Iterator[TraceRequest]:
+    """A renewal process that runs on from window to window, at each one's rate.
+
+    ``due`` is the next arrival's distance in mean gaps. Begun anew in every window, a bursty client of less
+    than a request per window would send far too many: most of its gaps are short.
+    """
+    due = draw.random() * _gap(windows[0], draw) if windows else 0.0
     for window in windows:
-        at = window.start + draw.random() * _gap(window, draw)
+        at = window.start + due / window.rate
         while at < window.start + SERVEGEN_WINDOW_SECONDS:
             prompt, output = _at(lengths, at)
             request = TraceRequest(at - origin, prompt.draw(draw), output.draw(draw))
             if _fits(request):
                 yield request
-            at += _gap(window, draw)
+            at += _gap(window, draw) / window.rate
+        due = (at - window.start - SERVEGEN_WINDOW_SECONDS) * window.rate
 
 
 def _gap(window: _Window, draw: random.Random) -> float:
-    """Seconds between two requests: the fitted family's shape, scaled to the kept share of the rate."""
-    mean = 1 / window.rate
+    """Between two requests, in mean gaps: the fitted family's shape."""
     if window.family == "Weibull":
-        return draw.weibullvariate(mean / math.gamma(1 + 1 / window.shape), window.shape)
-    return draw.gammavariate(window.shape, mean / window.shape)
+        return draw.weibullvariate(1 / math.gamma(1 + 1 / window.shape), window.shape)
+    return draw.gammavariate(window.shape, 1 / window.shape)
 
 
 def _at(lengths: Mapping[int, tuple[_Lengths, _Lengths]], at: float) -> tuple[_Lengths, _Lengths]:

@@ -22,6 +22,8 @@ class Gateway:
     """Answered to the end."""
     output_tokens: int = 0
     """Of those that are finished: nobody knows an answer's length before."""
+    queued: int = 0
+    """Held now: for want of any replica, or because all are saturated, where it holds requests then."""
 
 
 @dataclass(frozen=True, slots=True)

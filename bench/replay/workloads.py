@@ -19,6 +19,11 @@ from testbed.trace import Stage, TraceRequest, load_azure, stage, superpose
 
 MINUTE = 60.0
 
+SERVEGEN_SHARE = 0.15
+"""Of each client's rate: about 12 to 22 replicas on the first day, 6 to 10 on the others."""
+
+MOONCAKE_COPIES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -31,6 +36,8 @@ class Workload:
         arrivals: the requests for a seed.
         initial_seconds: the fleet begins with what the first so many seconds need.
         leak: of a replica's speed, if that is what the workload is about.
+        tuned_on: the workload that settings are chosen on, where it is another one; else it is the same with
+            another seed.
     """
 
     name: str
@@ -39,6 +46,7 @@ class Workload:
     arrivals: Callable[[int], Sequence[TraceRequest]]
     initial_seconds: float = 600.0
     leak: Leak | None = None
+    tuned_on: str | None = None
 
 
 def _azure(plan: Sequence[tuple[float, int]], duration: float) -> Callable[[int], list[TraceRequest]]:
@@ -106,6 +114,24 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
+STANDARD = (
+    "azure-wave",
+    "mix-shift",
+    "burst",
+    "dead-hour",
+    "slow-leak",
+    "mooncake",
+    "servegen-day2",
+    "servegen-day3",
+)
+"""What is tuned and scored without being asked for, as far as its traces are there."""
+
+
+def workload_names(traces: Path | None) -> list[str]:
+    """Every workload that can be replayed."""
+    return [*WORKLOADS, *(from_files(traces) if traces is not None else ())]
+
+
 def from_files(folder: Path) -> dict[str, Workload]:
     """Workloads on traces that the project does not carry.
 
@@ -118,10 +144,10 @@ def from_files(folder: Path) -> dict[str, Workload]:
     if mooncake.exists():
         found["mooncake"] = Workload(
             "mooncake",
-            "Mooncake conversation, 3 superposed copies, prefix cache not modelled",
+            f"Mooncake conversation, {MOONCAKE_COPIES} superposed copies, prefix cache not modelled",
             59 * MINUTE,
             lambda seed: superpose(
-                traces.load_mooncake(mooncake), copies=3, window=(0.0, 59 * MINUTE), seed=seed
+                traces.load_mooncake(mooncake), copies=MOONCAKE_COPIES, window=(0.0, 59 * MINUTE), seed=seed
             ),
         )
     for day in (1, 2, 3) if servegen.is_dir() else ():
@@ -132,7 +158,8 @@ def from_files(folder: Path) -> dict[str, Workload]:
 def _servegen(folder: Path, day: int) -> Workload:
     return Workload(
         f"servegen-day{day}",
-        f"ServeGen m-large, day {day}, thinned to a tenth of each client's rate",
+        f"ServeGen m-large, day {day}, thinned to {SERVEGEN_SHARE:.0%} of each client's rate",
         86_400.0,
-        lambda seed: traces.load_servegen(folder, share=0.1, days=(day, day), seed=seed),
+        lambda seed: traces.load_servegen(folder, share=SERVEGEN_SHARE, days=(day, day), seed=seed),
+        tuned_on="servegen-day1",
     )

@@ -8,7 +8,7 @@ import pytest
 from bench.replay.faults import Fault, FaultKind
 from bench.replay.fleet import StartUp
 from bench.replay.policies.reference import Static
-from bench.replay.simulation import Leak, Routing, Setting, simulate
+from bench.replay.simulation import FULL_QUEUE, Leak, Queueing, Routing, Setting, simulate
 from bench.replay.traces import poisson
 from bench.replay.view import View
 from testbed.replica import Replica, Request
@@ -131,3 +131,38 @@ def test_requests_wait_in_the_gateway_for_a_first_replica():
 def test_a_policy_outside_its_bounds_is_an_error():
     with pytest.raises(ValueError, match=r"asks for 7 replicas at 100 s, outside \[1, 6\]"):
         simulate(setting(maximum=6), Script({100.0: 7}))
+
+
+@dataclass
+class Watch(Script):
+    """Sees the longest queues, in the engines and in the gateway."""
+
+    engines: int = 0
+    gateway: int = 0
+
+    def decide(self, view: View) -> int:
+        self.engines = max([self.engines, *(pod.replica.waiting for pod in view.pods)])
+        self.gateway = max(self.gateway, view.gateway.queued)
+        return super().decide(view)
+
+
+def test_a_gateway_that_holds_requests_has_the_queue_that_engines_would_have():
+    flood = poisson(40.0, 0.0, 200.0, (2000, 400), seed=2)
+    plain = setting(arrivals=flood, duration=300.0, initial=2)
+    engine, gateway = Watch({}, interval=1.0), Watch({}, interval=1.0)
+    before = simulate(plain, engine).score()
+    after = simulate(replace(plain, queueing=Queueing.GATEWAY), gateway).score()
+    assert before.requests == after.requests == len(flood)
+    assert engine.engines > 100
+    assert engine.gateway == 0
+    assert gateway.gateway > 100
+    assert gateway.engines <= FULL_QUEUE + 1
+    assert after.ttft[1] == pytest.approx(before.ttft[1], rel=0.5)
+
+
+def test_looking_at_engines_more_often_changes_nothing():
+    seldom = simulate(setting(), Script({100.0: 5, 300.0: 2}, interval=100.0))
+    often = simulate(setting(), Script({100.0: 5, 300.0: 2}, interval=0.5))
+    assert sorted(seldom._ttft) == sorted(often._ttft)
+    assert sorted(seldom._tpot) == sorted(often._tpot)
+    assert seldom.score().replica_hours == often.score().replica_hours

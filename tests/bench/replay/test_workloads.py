@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.replay import experiments, quick, traces
+from bench.replay import experiments, fault_runs, quick, traces
 from bench.replay.calibration import Capacity, calibrate
+from bench.replay.candidate import BUDGET
 from bench.replay.candidates import CANDIDATES, Context, candidate
-from bench.replay.experiments import Case, Job, sweep, workload_of
+from bench.replay.experiments import Case, Job, prepare, tuning_case, workload_of
 from bench.replay.policies.reference import Clairvoyant, Static, weighted_demand
 from bench.replay.workloads import WORKLOADS, from_files
 from testbed.trace import TraceError, TraceRequest
@@ -119,25 +120,22 @@ def test_the_clairvoyant_looks_as_far_as_a_new_pod_needs():
 def test_every_candidate_decides_within_bounds_for_each_of_its_settings():
     context = Context(CAPACITY, 2, 9, np.full(100, 5 * CAPACITY.weighted), 240.0, 290_000)
     for one in CANDIDATES:
-        for parameter in one.settings:
-            policy = one.make(context, parameter)
+        for choice in (*one.choices, *([one.default] if one.default else [])):
+            policy = one.policy(context, choice)
             assert policy.interval > 0
             decided = policy.decide(view(15.0, [pod(n) for n in range(3)]))
             assert 2 <= decided <= 9, one.name
     assert len({one.name for one in CANDIDATES}) == len(CANDIDATES)
-    assert isinstance(candidate("static").make(context, 1.0), Static)
-    with pytest.raises(ValueError, match="known are: static;"):
+    assert isinstance(candidate("static at peak").make(context, 1.0), Static)
+    with pytest.raises(ValueError, match="known are: static at peak;"):
         candidate("magic")
 
 
-def test_all_policies_of_a_case_see_the_same_and_have_the_same_number_of_settings():
-    jobs = sweep(Case("steady"))
-    counts = {name: sum(j.policy == name for j in jobs) for name in {j.policy for j in jobs}}
-    assert set(counts.values()) == {1, 5}
-    assert sorted(n for n, count in counts.items() if count == 1) == [
-        "production-stack recipe",
-        "stoker, min and max only",
-    ]
+def test_everybody_who_has_something_to_set_tries_the_same_number_of_settings():
+    fixed = {"production-stack recipe", "knative kpa, default", "stoker, min and max only"}
+    counts = {one.name: len(set(one.choices)) for one in CANDIDATES}
+    assert {name for name, count in counts.items() if count == 1} == fixed
+    assert {count for name, count in counts.items() if name not in fixed} == {BUDGET}
 
 
 def test_an_unknown_workload_is_an_error_that_names_the_others():
@@ -146,30 +144,34 @@ def test_an_unknown_workload_is_an_error_that_names_the_others():
 
 
 @pytest.fixture
-def short(monkeypatch):
+def short(monkeypatch, tmp_path):
     """A workload of ten minutes, so that runs take a moment."""
     small = replace(
         WORKLOADS["steady"],
         duration=1200.0,
         arrivals=lambda seed: traces.poisson(3.0, 0.0, 1200.0, (1600, 300), seed=seed),
     )
+    monkeypatch.setenv("STOKER_REPLAY_STORE", str(tmp_path / "store"))
     monkeypatch.setattr(experiments, "measured", lambda *_: CAPACITY)
+    prepare.cache_clear()
     monkeypatch.setitem(experiments.WORKLOADS, "short", replace(small, name="short"))
     return Case("short", start_up=60)
 
 
 def test_runs_are_the_same_one_by_one_and_in_processes(short):
-    jobs = [Job(short, "stoker, min and max only", 0.0), Job(short, "static", 1.0)]
+    jobs = [Job(short, "stoker, min and max only", 0.0), Job(short, "static at peak", 1.0)]
     told = []
     alone = experiments.run_all(jobs, 1, told.append)
     assert [r.job for r in told] == jobs
-    assert [r.score for r in alone] == [experiments.run(j).score for j in jobs]
+    assert [r.score for r in alone] == [experiments.play(j).score().as_json() for j in jobs]
+    assert [r.score for r in alone] == [r.score for r in experiments.run_all(jobs, 2, told.append)]
     assert alone[0].score["requests"] == alone[1].score["requests"] > 1500
 
 
 def test_stoker_moves_the_wrong_way_in_no_fault(short, monkeypatch):
     monkeypatch.setattr(experiments, "FAULT_START", 700.0)
-    rows = experiments.fault_table(short, ["stoker utilization"])
+    monkeypatch.setattr(fault_runs, "FAULT_START", 700.0)
+    rows = fault_runs.fault_table([short], ["stoker utilization"])
     lost = {(r["policy"], r["fault"]): r["replicas_lost"] for r in rows}
     assert set(lost.values()) == {0}
     assert len(lost) == 6
@@ -177,6 +179,7 @@ def test_stoker_moves_the_wrong_way_in_no_fault(short, monkeypatch):
 
 def test_the_quick_check_is_content_with_stoker_and_names_what_is_violated(short, monkeypatch):
     monkeypatch.setattr(experiments, "FAULT_START", 700.0)
+    monkeypatch.setattr(fault_runs, "FAULT_START", 700.0)
     monkeypatch.setattr(quick, "STOKER", ("stoker utilization",))
     assert list(quick.violations(short)) == []
     row = {"policy": "somebody", "fault": "half-300s", "wrong_way_moves": 2, "replicas_lost": 5}
@@ -184,3 +187,11 @@ def test_the_quick_check_is_content_with_stoker_and_names_what_is_violated(short
     monkeypatch.setattr(quick, "_of_one", lambda *_: [])
     found = list(quick.violations(short))
     assert found == ["somebody: fault half-300s took 5 replicas away in 2 moves"]
+
+
+def test_what_is_tuned_on_is_not_what_is_scored(tmp_path):
+    hour = Case("burst", start_up=600, seed=2)
+    assert tuning_case(hour) == replace(hour, seed=experiments.TUNING_SEED)
+    servegen(tmp_path / "servegen-m-large")
+    day = Case("servegen-day3", seed=1, traces=tmp_path)
+    assert tuning_case(day).workload == "servegen-day1"

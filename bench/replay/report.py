@@ -1,0 +1,223 @@
+"""The tables of ``docs/explanation/autoscalers.md``, written from the results' JSON.
+
+Rules of this module:
+
+* A table stands between ``<!-- replay: KIND NAME -->`` and ``<!-- end -->``; NAME is a result's file name.
+  What is between is replaced, what is around is not touched. A test compares page and results.
+* What was not run is said so, in the place where it would stand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.replay.results import CLAIRVOYANT, COMPARED_AT, RESULTS, read
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "autoscalers.md"
+_BLOCK = re.compile(r"(<!-- replay: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_DASH = "–"
+
+
+def rewritten(page: str, results: Path = RESULTS) -> str:
+    """The page with every table as the results have it.
+
+    Raises:
+        ValueError: a marker asks for a table of a kind that there is not.
+    """
+
+    def table(found: re.Match[str]) -> str:
+        head, kind, name, end = found.groups()
+        return f"{head}{_table(kind, name, results)}\n{end}"
+
+    return _BLOCK.sub(table, page)
+
+
+def _table(kind: str, name: str, results: Path) -> str:
+    if kind == "runs":
+        return _runs(results)
+    if kind not in _TABLES:
+        raise ValueError(f"no table of kind {kind!r}; there are runs, {', '.join(_TABLES)}")
+    file = results / f"{name}.json"
+    return _TABLES[kind](read(file)) if file.exists() else f"*Not run: {name}.*"
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return _DASH if value is None else f"{value:.{digits}f}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.2%}".replace("%", " %")
+
+
+# --- One workload --------------------------------------------------------------------------------
+
+
+def _costs(document: dict[str, Any]) -> str:
+    """GPU-hours at equal attainment, cheapest at the highest attainment first."""
+    policies = document["policies"]
+    levels = [f"{level}" for level in COMPARED_AT]
+    order = sorted(policies, key=lambda name: _rank(policies[name]))
+    rows = []
+    for name in order:
+        costs = policies[name]["gpu_hours_at_attainment"]
+        best = max(policies[name]["curve"], key=lambda one: (one["attainment"], -one["gpu_hours"]))
+        reached = f"{_share(best['attainment'])} at {best['gpu_hours']:.1f}"
+        rows.append([_name(name, policies), *(_number(costs[level]) for level in levels), reached])
+    return _markdown(["GPU-hours at", *(f"{level:.1%}" for level in COMPARED_AT), "best reached"], rows)
+
+
+def _rank(policy: dict[str, Any]) -> tuple[float, ...]:
+    costs = policy["gpu_hours_at_attainment"]
+    missing = [float("inf") if costs[f"{level}"] is None else costs[f"{level}"] for level in COMPARED_AT]
+    return (*reversed(missing), -max(one["attainment"] for one in policy["curve"]))
+
+
+def _name(name: str, policies: Mapping[str, Any]) -> str:
+    if name.startswith("stoker"):
+        return f"**{name}**"
+    return f"*{name}*" if policies[name]["reference"] else name
+
+
+def _settings(document: dict[str, Any]) -> str:
+    """What each policy's one tuned setting, and its default, did on the scored traffic."""
+    head = [
+        "",
+        "setting",
+        "GPU-hours",
+        "attained",
+        "by length",
+        "TTFT p95",
+        "queue min",
+        "reversals/day",
+        "cut at 60 s",
+        "capped min",
+    ]
+    rows = []
+    for name, policy in document["policies"].items():
+        for kind in ("tuned", "default"):
+            one = policy[kind]
+            if one is not None and not (kind == "default" and len(policy["tried"]) == 1):
+                rows.append([_name(name, document["policies"]), _described(kind, one), *_conduct(one)])
+    return _markdown(head, rows)
+
+
+def _described(kind: str, one: dict[str, Any]) -> str:
+    variant = f", {one['variant']}" if one["variant"] else ""
+    return f"{kind}: {one['parameter']:g}{variant}"
+
+
+def _conduct(one: dict[str, Any]) -> list[str]:
+    return [
+        _number(one["gpu_hours"]),
+        _share(one["attainment"]),
+        _share(one["attainment_by_length"]),
+        f"{one['ttft'][1]:.2f} s",
+        _number(one["queue_minutes"], 0),
+        _number(one["reversals_per_day"], 0),
+        _number(one["cut"]["60"], 0),
+        _number(one["capped_minutes"], 0),
+    ]
+
+
+def _ratios(document: dict[str, Any]) -> str:
+    """Stoker's ways beside everybody at the highest attainment at which both curves can be read."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in document["cost_ratios"]:
+        best[row["policy"], row["against"]] = row  # by rising attainment
+    ours = sorted({policy for policy, _ in best})
+    theirs = [name for name in document["policies"] if any(against == name for _, against in best)]
+    rows = [
+        [_name(other, document["policies"]), *(_ratio(best.get((one, other))) for one in ours)]
+        for other in theirs
+    ]
+    return _markdown(["cost of … over …", *(f"**{one}**" for one in ours)], rows)
+
+
+def _ratio(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return _DASH
+    interval = "" if row["low"] is None else f" ({row['low']:.2f}–{row['high']:.2f})"
+    return f"{row['ratio']:.2f}{interval} at {row['attainment']:.1%}"
+
+
+def _source(document: dict[str, Any]) -> str:
+    """Where the figures come from."""
+    made, seeds = document["provenance"], len(document["seeds"])
+    state = "with uncommitted changes" if made["uncommitted_changes"] else "as committed"
+    tuning = document["tuning"]
+    return (
+        f"*{document['description']}. {seeds} scored seeds, start-up {document['start_up_seconds']} s, "
+        f"{document['routing']} routing, queues in the {document['queueing']}; "
+        f"tuned on {tuning['workload']} with seed {tuning['seed']}. `{made['command']}` "
+        f"on {made['machine']}, commit {made['commit']} ({state}), {made['date']}.*"
+    )
+
+
+def _clairvoyant(document: dict[str, Any]) -> str:
+    """Only the comparison with the reference that knows the future, all attainments."""
+    rows = [row for row in document["cost_ratios"] if row["against"] == CLAIRVOYANT]
+    ours = sorted({row["policy"] for row in rows})
+    table = []
+    for one in ours:
+        at = {row["attainment"]: row for row in rows if row["policy"] == one}
+        table.append(
+            [
+                f"**{one}**",
+                *(_number(at[level]["ratio"], 2) if level in at else _DASH for level in COMPARED_AT),
+            ]
+        )
+    return _markdown(["cost over the clairvoyant's at", *(f"{level:.1%}" for level in COMPARED_AT)], table)
+
+
+# --- Faults, and what was run --------------------------------------------------------------------
+
+
+def _faults(document: dict[str, Any]) -> str:
+    rows = document["rows"]
+    faults = list(dict.fromkeys(row["fault"] for row in rows))
+    found = {(row["policy"], row["fault"]): row for row in rows}
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    table = [
+        [f"**{p}**" if p.startswith("stoker") else p, *(_moves(found[p, fault]) for fault in faults)]
+        for p in policies
+    ]
+    return _markdown([f"wrong moves in {rows[0]['runs']} runs", *faults], table)
+
+
+def _moves(row: dict[str, Any]) -> str:
+    return "0" if not row["wrong_way_moves"] else f"{row['wrong_way_moves']} (−{row['replicas_lost']})"
+
+
+def _runs(results: Path) -> str:
+    """Every result that is checked in."""
+    rows = []
+    for file in sorted(results.glob("replay-*.json")):
+        document = read(file)
+        if "policies" in document:
+            rows.append(
+                [
+                    f"[{file.stem}](../../bench/results/{file.name})",
+                    f"{len(document['seeds'])}",
+                    f"{len(document['policies'])}",
+                    document["provenance"]["commit"],
+                ]
+            )
+    return _markdown(["result", "scored seeds", "policies", "commit"], rows)
+
+
+_TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "costs": _costs,
+    "settings": _settings,
+    "ratios": _ratios,
+    "clairvoyant": _clairvoyant,
+    "source": _source,
+    "faults": _faults,
+}
