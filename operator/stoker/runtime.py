@@ -27,6 +27,7 @@ from stoker.clients.kube import Kube, Limits
 from stoker.clients.prometheus import Prometheus, access_from
 from stoker.controller.executor import Executor
 from stoker.controller.gather import Gatherer
+from stoker.controller.history import Historian
 from stoker.controller.loop import Controller, Intervals
 from stoker.controller.store import Store
 from stoker.controller.sweep import Sweeper
@@ -38,6 +39,9 @@ from stoker.telemetry.logs import configure
 from stoker.telemetry.metrics import FleetRow, Metrics
 from stoker.telemetry.observer import Observer
 from stoker.telemetry.server import Server
+
+HISTORY_SECONDS = 60.0
+"""Time-out of a query for a day of the whole fleet: nobody waits for it."""
 
 USER_QUERY_BYTES = 256 * 1024
 """Longest answer to a query of a user's: one element is expected, some hundred bytes."""
@@ -100,6 +104,7 @@ async def _assemble(stack: AsyncExitStack, settings: Settings) -> _Operator:
     )
     prometheus = await stack.enter_async_context(_prometheus(settings, metrics))
     users = await stack.enter_async_context(_prometheus(settings, metrics, max_bytes=USER_QUERY_BYTES))
+    past = await stack.enter_async_context(_prometheus(settings, metrics, timeout=HISTORY_SECONDS))
     engines = await stack.enter_async_context(EngineClient(time.time))
     recorder = Recorder(kube, on_event=metrics.event)
     controller = Controller(
@@ -108,6 +113,7 @@ async def _assemble(stack: AsyncExitStack, settings: Settings) -> _Operator:
         Gatherer(store, prometheus, engines, time.time, settings.stale_after_seconds, users),
         Executor(kube, store, recorder, time.time),
         Observer(metrics, health),
+        historian=Historian(store, past, time.time),
         intervals=Intervals(settings.scaling_interval_seconds, settings.resync_seconds),
         workers=settings.workers,
     )
@@ -143,11 +149,13 @@ async def _server(settings: Settings, metrics: Metrics, health: HealthState) -> 
         await server.__aexit__(None, None, None)
 
 
-def _prometheus(settings: Settings, metrics: Metrics, max_bytes: int = 64 * 1024 * 1024) -> Prometheus:
+def _prometheus(
+    settings: Settings, metrics: Metrics, *, timeout: float | None = None, max_bytes: int = 64 * 1024 * 1024
+) -> Prometheus:
     return Prometheus(
         settings.prometheus_url,
         access=access_from(settings),
-        timeout=settings.prometheus_timeout_seconds,
+        timeout=settings.prometheus_timeout_seconds if timeout is None else timeout,
         max_bytes=max_bytes,
         on_query=metrics.prometheus_query,
     )

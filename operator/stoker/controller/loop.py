@@ -23,6 +23,7 @@ import structlog
 
 from stoker.controller.executor import Executor, Outcome, Result
 from stoker.controller.gather import Gatherer
+from stoker.controller.history import RETRY_SECONDS, Historian
 from stoker.controller.queue import Queue
 from stoker.controller.store import Store
 from stoker.controller.sweep import Sweeper
@@ -89,6 +90,7 @@ class Controller:
         gatherer: What is asked.
         executor: What is done.
         observer: Who watches.
+        historian: What the days before were like; None when nobody needs to know.
         clock: Unix seconds: the ``now`` of decisions.
         intervals: Scaling and resync.
         workers: Plans that are executed at once.
@@ -102,6 +104,7 @@ class Controller:
         executor: Executor,
         observer: Observer,
         *,
+        historian: Historian | None = None,
         clock: Callable[[], float] = time.time,
         intervals: Intervals | None = None,
         workers: int = 16,
@@ -111,6 +114,7 @@ class Controller:
         self._gatherer = gatherer
         self._executor = executor
         self._observer = observer
+        self._historian = historian
         self._clock = clock
         self._intervals = intervals or Intervals()
         self._slots = asyncio.Semaphore(workers)
@@ -143,6 +147,7 @@ class Controller:
             asyncio.create_task(self._every(self._intervals.scaling, self._measure), name="scaling"),
             asyncio.create_task(self._every(DRAIN_POLL_SECONDS, self._poll_draining), name="drain"),
             asyncio.create_task(self._every(self._intervals.resync, self._resync), name="resync"),
+            asyncio.create_task(self._remember_days(), name="history"),
         ]
         try:
             while True:
@@ -192,6 +197,8 @@ class Controller:
             loads=self._gatherer.loads,
             memory=self._memory,
             obstacles=self._obstacles,
+            history=self._historian.histories if self._historian is not None else {},
+            why_no_history=self._historian.why if self._historian is not None else "nobody reads it",
         )
 
     def _start(self, plan: Plan) -> None:
@@ -249,6 +256,16 @@ class Controller:
             await asyncio.sleep(max(0.0, seconds - (time.monotonic() - started)))
             started = time.monotonic()
             await self._safely(do)
+
+    async def _remember_days(self) -> None:
+        """The history is read beside everything else: decisions do without it until it is there."""
+        while self._historian is not None:
+            seconds = RETRY_SECONDS
+            try:
+                seconds = await self._historian.refresh()
+            except Exception:
+                log.exception("reading the history failed")
+            await asyncio.sleep(seconds)
 
     async def _safely(self, do: Callable[[], Awaitable[None]]) -> None:
         try:
