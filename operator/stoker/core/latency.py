@@ -13,10 +13,10 @@ so the mean of t is the objective T at a load of 1 - base/T. The law fits publis
 H100 within 2 % in the mean (ai-dynamo/aiconfigurator, systems/silicon_sample.csv).
 
 For nearly every request to keep T, the load has to stay below that: requests come by chance, and each feels
-load of its own short life. Work that arrives in Poisson fashion, in sizes that spread by c = 1 + cv², varies
-over a request's life by √(load · full · c / R), with R requests in the batch at the load ``full`` at which
-the mean is T. So the share x of that load which keeps all but a few requests within T solves x + z · √(x · c
-/ R) = 1: the square root rule of staffing, with the places in the batch for servers.
+the load of its own short life. Work that arrives in Poisson fashion, in sizes that spread by c = 1 + cv²,
+varies over a request's life by √(load·full·c/R), with R requests in the batch at the load ``full`` at which
+the mean is T. So the share x of that load which keeps all but a few requests within T solves x + z·√(x·c/R)
+= 1: the square root rule of staffing, with the places in the batch for servers.
 
 Rules of this module:
 

@@ -30,6 +30,9 @@ LEAST_GENERATED = 1.0
 PLAUSIBLE_SECONDS = (1e-4, 30.0)
 """Between two tokens of a request."""
 
+MOST_TOKENS = 65_536
+"""Generated, or prompt tokens computed, in one iteration: no engine is given a budget so large."""
+
 APART = 0.2
 """A replica whose time is this far (logarithm) from that of most of the fleet is another kind of replica."""
 
@@ -39,7 +42,7 @@ SIGMAS = 3.5
 PERSISTS = 3
 """Windows in a row that a fleet has to surprise before it is believed."""
 
-MIX_HALF_LIFE = 90.0
+MIX_HALF_LIFE = 60.0
 """Seconds in which half of a former mix is forgotten: a shift is followed within minutes."""
 
 MANY_SEQUENCES = 20.0
@@ -111,6 +114,8 @@ def _sample(readings: Mapping[Signal, Reading], learned: Learned) -> Sample | No
     cache = _fresh(readings, Signal.CACHE_USAGE) if Signal.CACHE_USAGE in readings else min(1.0, assumed)
     if prompt is None or cache is None or cache > 1:
         return None
+    if max(generated, prompt) * latency > MOST_TOKENS:
+        return None
     return Sample(generated, prompt, latency, cache)
 
 
@@ -132,11 +137,11 @@ def taught(learned: Learned, samples: Sequence[Sample], window: int, at: float) 
         at: Unix s.
     """
     elapsed = min(max(0.0, at - learned.read_at), LONGEST_GAP)
-    read = replace(learned, mix=_mixed(learned, samples, elapsed), window=window, read_at=at)
     belief = drifted(learned.belief, elapsed / 3600)
     residuals = [-math.log(belief.predicted(sample.row)) for sample in samples]
     centre = middle(residuals)
     believed = [s for s, r in zip(samples, residuals, strict=True) if abs(r - centre) <= _apart(residuals)]
+    read = replace(learned, mix=_mixed(learned, believed, elapsed), window=window, read_at=at)
     surprises = _surprises(learned, belief, believed, centre)
     if 0 < abs(surprises) < PERSISTS:
         return replace(read, surprises=surprises)
