@@ -49,6 +49,8 @@ class SimulatedPod:
     deleted: float | None = None
     wake: int | None = None
     """When its engine is looked at next (ns): other entries in the event queue are void."""
+    loaded_in: float = 0.0
+    """How long it took from creation to serving; of one that served when the run began, before that."""
 
     @property
     def name(self) -> str:
@@ -91,9 +93,10 @@ class Fleet:
     def create(self, now: float, *, ready: bool = False) -> SimulatedPod:
         """A new pod; one that is ``ready`` has loaded before the run began."""
         ordinal = len(self.all)
-        delay = 0.0 if ready else self._start_up.draw(self._seed, ordinal)
+        loaded_in = self._start_up.draw(self._seed, ordinal)
+        delay = 0.0 if ready else loaded_in
         phase = random.Random(f"{self._seed}/phase/{ordinal}").random()
-        pod = SimulatedPod(ordinal, now, now + delay, phase, Replica(self._model))
+        pod = SimulatedPod(ordinal, now, now + delay, phase, Replica(self._model), loaded_in=loaded_in)
         self.all.append(pod)
         self.pods.append(pod)
         return pod

@@ -191,10 +191,10 @@ class _Simulation:
 
     def _finish(self) -> None:
         """Every request that is under way ends; nothing else happens any more."""
-        at = self._end
+        later = self._end
         while self._held and self._fleet.routed:
-            at += DISPATCH_NS
-            self._dispatch(at)
+            later += DISPATCH_NS
+            self._dispatch(later)
         engines = [pod for pod in self._fleet.pods if pod.in_flight or pod.ready]
         for request in self._held:
             self._ledger.unserved(request)

@@ -4,7 +4,7 @@ Source: llm-d/llm-d-workload-variant-autoscaler b08b1c77: a replica's capacity i
 (0.8 by default); demand is the tokens in use plus queued requests at the average prompt's length; more is
 required where demand / 0.85 exceeds the supply of ready and pending replicas, and spare is what ready ones
 supply beyond demand / 0.70. The number goes through an HPA with 240 s of stabilization in both directions.
-The gateway's own queue, which WVA also counts, is empty here: the engines queue.
+Requests that the gateway holds count like those that wait in the engines.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class WvaLike:
         used = view.prometheus.instant("kv_cache_usage_perc", view.now)
         waiting = sum(view.prometheus.instant("num_requests_waiting", view.now).values())
         gateway = view.gateway
+        waiting += gateway.queued
         prompt = gateway.prompt_tokens / gateway.requests if gateway.requests else 0.0
         return sum(used.values()) + waiting * prompt / self.kv_capacity if used else None
 

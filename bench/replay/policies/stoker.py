@@ -15,6 +15,7 @@ from typing import Any, Final
 from bench.replay.fleet import SimulatedPod
 from bench.replay.prometheus import Prometheus, Unavailable
 from bench.replay.view import View
+from stoker.core.history import History
 from stoker.core.observed import ContainerStatus, Memory, ModelDeployment, Pod, PodCondition, Snapshot
 from stoker.core.parse import deployment_from
 from stoker.core.readings import Key, MetricNames, Metrics, Signal
@@ -58,6 +59,7 @@ def deployment(
     tokens_per_second: int | None = None,
     targets: dict[str, Any] | None = None,
     windows: dict[str, str] | None = None,
+    forecast: bool = True,
 ) -> ModelDeployment:
     """A ModelDeployment as a user writes it; without options it says the bounds and nothing else.
 
@@ -67,6 +69,7 @@ def deployment(
     scaling: dict[str, Any] = {"minReplicas": minimum, "maxReplicas": maximum}
     scaling |= {"targets": targets} if targets else {}
     scaling |= {"windows": windows} if windows else {}
+    scaling |= {} if forecast else {"forecast": "Disabled"}
     accelerator: dict[str, Any] = {"count": 2}
     if tokens_per_second is not None:
         accelerator["tokensPerSecond"] = tokens_per_second
@@ -84,11 +87,13 @@ class Stoker:
 
     Attributes:
         deployment: from `deployment`; its status holds the last decision.
+        history: the demand of the days before the run, as Prometheus would have it.
         last: what was decided last, for whoever wants to know why.
     """
 
     deployment: ModelDeployment
     interval: float = INTERVAL
+    history: History | None = None
     last: Want | None = None
     _memory: Memory = field(default_factory=Memory)
     _pods: dict[str, Pod] = field(default_factory=dict)
@@ -106,6 +111,7 @@ class Stoker:
             pods={current.key: pods},
             metrics=asked(view.prometheus, pods, names, view.now),
             memory={current.key: self._memory},
+            history={current.key: self.history} if self.history is not None else {},
         )
         self.last = want(snapshot, current, spec)
         self._memory = self.last.memory
@@ -130,7 +136,7 @@ def _pod(pod: SimulatedPod, revision: str) -> Pod:
         ordinal=pod.ordinal,
         accelerator="gpu",
         serving=not pod.draining,
-        created_at=pod.created,
+        created_at=pod.ready_at - pod.loaded_in,
         drain_started_at=pod.drain_since,
         phase="Running",
         conditions=(ready,),
