@@ -53,7 +53,7 @@ async def test_decisions_are_shown_what_is_known_of_the_days_before(monkeypatch)
 @pytest.mark.parametrize("error", [None, OSError("boom")])
 async def test_it_is_read_at_once_and_a_failure_ends_nothing(monkeypatch, error):
     logged = []
-    monkeypatch.setattr(loop, "log", SimpleNamespace(exception=lambda text: logged.append(text)))
+    monkeypatch.setattr(loop, "log", SimpleNamespace(exception=logged.append))
     historian = Historian(error)
     reading = asyncio.create_task(controller(historian)._remember_days())
     await asyncio.sleep(0)
