@@ -1,7 +1,7 @@
 """A made-up past: what the engines of a fleet showed at every scrape, as OpenMetrics for ``promtool``.
 
-The fleet follows a daily wave with some delay, as if somebody had scaled it by hand; each replica is scraped at a
-phase of its own. One request generates 200 tokens in 10 s and has a prompt of 500.
+Replicas share the requests in flight, and each is scraped at a phase of its own. One
+request generates 200 tokens in 10 s and has a prompt of 500.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import asyncio
 import math
 import re
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
@@ -24,7 +24,7 @@ from stoker.backtest.errors import BacktestError
 from stoker.backtest.period import shown
 from stoker.backtest.recorded import Days, Recorded, interval_of, recorded
 from stoker.clients.answers import Course, Matrix, Span
-from stoker.core import signals
+from stoker.core import gateway, signals
 from stoker.core.history import CHUNK_STEPS, KEPT_STEPS, QUERY, STEP_SECONDS, steps_until, whose
 from stoker.core.history import query as demand_query
 from stoker.core.readings import Key, MetricNames, Series, Signal
@@ -40,12 +40,12 @@ MOST: Final = 1_000
 DENSITY_SECONDS: Final = 300.0
 """Window in which samples are counted to learn the scrape interval, and the step between two looks."""
 
-PLAIN: Final = re.compile(r"[a-z0-9.()|*+?\[\]-]+")
+PLAIN: Final = re.compile(r"(?:(?!\(\?)[a-z0-9.()|*+?\[\]{},^-])+")
 """Patterns that mean the same to RE2 and to Python, and to Prometheus within a string of a query."""
 
 
-_Mine: TypeAlias = Callable[[Mapping[str, str]], bool]
-"""Whether a series with these labels is the fleet's."""
+OWN_QUERY: Final = "signal: "
+"""How the names of the user's own queries begin; the PromQL follows."""
 
 _Chunk: TypeAlias = tuple[Span, Mapping[str, Matrix]]
 
@@ -71,14 +71,16 @@ class Scope:
         """Whether Prometheus can be given the pattern, and so sends nothing else."""
         return PLAIN.fullmatch(self.pods) is not None
 
-    def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether a series with these labels is of the fleet."""
+    def holds(self, query: str, labels: Mapping[str, str]) -> bool:
+        """Whether a series in the answer to one of the queries is of the fleet."""
+        if query.startswith(OWN_QUERY):
+            return True
         mine = labels.get("namespace") == self.fleet.namespace
+        if query == gateway.NAME:
+            return mine
+        if query == QUERY:  # a sum over pods: it is of the fleet where nothing else was asked for
+            return self.plain or whose(labels) == self.fleet
         return mine and re.fullmatch(self.pods, labels.get("pod", "")) is not None
-
-    def tells_of(self, labels: Mapping[str, str]) -> bool:
-        """Whether a sum over pods is of the fleet: it is where nothing else was asked for."""
-        return self.plain or whose(labels) == self.fleet
 
     def narrowed(self, metrics: MetricNames) -> MetricNames:
         """The same names with selectors for this fleet alone."""
@@ -119,6 +121,8 @@ class History:
     scope: Scope
     metrics: MetricNames
     latency: bool
+    own: tuple[str, ...] = ()
+    """The user's own queries: PromQL of ``spec.scaling.signals``."""
     warnings: set[str] = field(default_factory=set)
     """What Prometheus remarked, e.g. that a store gave only part of its data."""
 
@@ -126,7 +130,8 @@ class History:
     def queries(self) -> dict[str, str]:
         """PromQL by query name, as the operator asks it."""
         scopes = [LatencyScope(self.scope.fleet.namespace, self.metrics)] if self.latency else []
-        return signals.queries([self.metrics], scopes)
+        own = {f"{OWN_QUERY}{query}": query for query in self.own}
+        return {**signals.queries([self.metrics], scopes), gateway.NAME: gateway.QUERY, **own}
 
     @property
     def running(self) -> str:
@@ -141,7 +146,7 @@ class History:
         """
         name = Freshness.LAST_SAMPLE.value
         seen: dict[Key, array[float]] = {}
-        async for _, matrices in self._chunks({name: self.queries[name]}, span, MOST, self.scope.holds):
+        async for _, matrices in self._chunks({name: self.queries[name]}, span, MOST):
             for course in matrices[name].courses:
                 _collect(seen, course)
         interval = await self._scrape_interval(span)
@@ -157,7 +162,7 @@ class History:
         values = array("d", [math.nan]) * steps.count
         query = {QUERY: demand_query([self.metrics])}
         begun = 0
-        async for chunk, matrices in self._chunks(query, steps, CHUNK_STEPS, self.scope.tells_of):
+        async for chunk, matrices in self._chunks(query, steps, CHUNK_STEPS):
             for course in matrices[QUERY].courses:
                 for number, value in course.values.items():
                     before = values[begun + number]
@@ -176,49 +181,48 @@ class History:
             BacktestError: Prometheus does not answer.
         """
         size = max(FEWEST, min(MOST, POINTS // max(1, replicas)))
-        async for chunk, matrices in self._chunks(self.queries, span, size, self.scope.holds):
+        async for chunk, matrices in self._chunks(self.queries, span, size):
             for number in range(chunk.count):
                 yield {name: _at(matrix, number, chunk.at(number)) for name, matrix in matrices.items()}
 
-    async def _chunks(
-        self, queries: Mapping[str, str], span: Span, size: int, mine: _Mine
-    ) -> AsyncIterator[_Chunk]:
+    async def _chunks(self, queries: Mapping[str, str], span: Span, size: int) -> AsyncIterator[_Chunk]:
         """Chunk after chunk; while the caller works on one, the next is asked for."""
         reading: asyncio.Task[list[_Chunk]] | None = None
         try:
             for chunk in (*_cut(span, size), None):
                 ready = await reading if reading is not None else []
-                reading = asyncio.create_task(self._read(queries, chunk, mine)) if chunk is not None else None
+                reading = asyncio.create_task(self._read(queries, chunk)) if chunk is not None else None
                 for part in ready:
                     yield part
         finally:
             if reading is not None:
                 reading.cancel()
 
-    async def _read(self, queries: Mapping[str, str], span: Span, mine: _Mine) -> list[_Chunk]:
+    async def _read(self, queries: Mapping[str, str], span: Span) -> list[_Chunk]:
         """One chunk, in as many pieces as the server needs."""
         answers = await self.prometheus.query_range_all(queries, span)
         failed = {name: a for name, a in answers.items() if isinstance(a, Failed)}
         if not failed:
-            matrices = {name: self._own(a, mine) for name, a in answers.items() if isinstance(a, Matrix)}
+            matrices = {name: self._own(name, a) for name, a in answers.items() if isinstance(a, Matrix)}
             return [(span, matrices)]
         name, why = next(iter(failed.items()))
         if why.unreachable or "bad_data" in why.why or span.count <= FEWEST:
             when = f"{shown(span.start)} to {shown(span.end)}"
             raise BacktestError(f"Prometheus did not answer query {name!r} for {when}: {why.why}")
-        halves = [await self._read(queries, half, mine) for half in _cut(span, (span.count + 1) // 2)]
+        halves = [await self._read(queries, half) for half in _cut(span, (span.count + 1) // 2)]
         return [part for half in halves for part in half]
 
-    def _own(self, matrix: Matrix, mine: _Mine) -> Matrix:
+    def _own(self, query: str, matrix: Matrix) -> Matrix:
         self.warnings.update(matrix.warnings)
-        return Matrix(tuple(c for c in matrix.courses if mine(c.labels)))
+        mine = (course for course in matrix.courses if self.scope.holds(query, course.labels))
+        return replace(matrix, courses=tuple(mine))
 
     async def _scrape_interval(self, span: Span) -> float | None:
         counts = f"count_over_time({self.running}[{DENSITY_SECONDS:.0f}s])"
         query = f"max by (namespace, pod) ({counts})"
         found = [
             value
-            for _, matrices in await self._read({"scrapes": query}, _coarse(span), self.scope.holds)
+            for _, matrices in await self._read({"scrapes": query}, _coarse(span))
             for course in matrices["scrapes"].courses
             for value in course.values.values()
         ]
@@ -277,5 +281,6 @@ def _at(matrix: Matrix, number: int, at: float) -> Samples:
             Sample(course.labels, course.values[number], at)
             for course in matrix.courses
             if number in course.values
-        )
+        ),
+        matrix.warnings,
     )

@@ -92,7 +92,7 @@ def _strangers(path: str, value: Any, known: Mapping[str, Any]) -> Iterator[Fiel
     for name, inner in value.items():
         if name in properties:
             yield from _strangers(f"{path}.{name}", inner, properties[name])
-        else:
+        elif not known.get("x-kubernetes-preserve-unknown-fields"):
             yield FieldError(f"{path}.{name}", "is no field: correct its name, or remove it")
 
 

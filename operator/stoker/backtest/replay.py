@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stoker.api.v1alpha1 import Freshness
 from stoker.backtest.decider import Decider, serving_pod
 from stoker.backtest.fleet import Fleet
+from stoker.backtest.history import OWN_QUERY
 from stoker.backtest.recorded import Days, Life
+from stoker.core import gateway, outside
 from stoker.core.faces import Face
 from stoker.core.history import History
 from stoker.core.observed import ModelDeployment, Pod
-from stoker.core.readings import MetricNames
+from stoker.core.readings import MetricNames, Metrics
 from stoker.core.reconcile import Want
 from stoker.core.signals import Answer, gathered
 
@@ -127,8 +129,7 @@ class Replay:
     def step(self, at: float, lives: Sequence[Life], answers: Mapping[str, Answer]) -> Moment:
         """Decide at one instant (Unix s), from what Prometheus said about the replicas of the time."""
         pods = [self._pod(life) for life in lives]
-        metrics = gathered(answers, [(pod.key, self.names) for pod in pods], at, self.stale_after)
-        wanted = self._decider.decide(at, pods, metrics, self._history(at))
+        wanted = self._decider.decide(at, pods, self._metrics(answers, pods, at), self._history(at))
         self._carry_out(wanted, at)
         moment = self._moment(at, wanted, len(lives))
         self.course.moments.append(moment)
@@ -136,6 +137,18 @@ class Replay:
         if lives:
             self._count(_demands(wanted.faces))
         return moment
+
+    def _metrics(self, answers: Mapping[str, Answer], pods: Sequence[Pod], at: float) -> Metrics:
+        """All readings, as the operator's gatherer puts them together."""
+        key, spec = self.deployment.key, self.deployment.spec
+        assert spec is not None  # noqa: S101 - the caller's contract
+        own = {name.removeprefix(OWN_QUERY): a for name, a in answers.items() if name.startswith(OWN_QUERY)}
+        fleet = gateway.Fleet(key, spec.model.name or key.name)
+        return replace(
+            gathered(answers, [(pod.key, self.names) for pod in pods], at, self.stale_after),
+            signals={query: outside.reading(answer, at) for query, answer in own.items()},
+            held=gateway.held(answers.get(gateway.NAME), [fleet], at),
+        )
 
     def _history(self, at: float) -> History | None:
         """What the operator would have read of the days before: looked at anew every hour."""

@@ -62,7 +62,8 @@ async def run(asked: Asked, settings: Settings) -> Report:
     client = Prometheus(asked.url, access=access_from(settings), timeout=TIMEOUT, max_bytes=MAX_BYTES)
     async with client as prometheus:
         guarded = spec.scaling.targets.time_to_first_token is not None
-        history = History(prometheus, scope, names, latency=guarded)
+        own = tuple(signal.query for signal in spec.scaling.signals)
+        history = History(prometheus, scope, names, guarded, own)
         found = await history.survey(_with_lead(asked.span, names.rate_window_seconds))
         check_ends(found, asked.span)
         days = await history.days(asked.span)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from stoker.backtest.period import shown
 from stoker.backtest.replay import Change, Moment
-from stoker.backtest.report import Report, Short, Totals
+from stoker.backtest.report import Report, Short
 
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _WIDTH: Final = 96
@@ -34,17 +35,15 @@ def show(answer: Report, console: Console, *, decisions: bool) -> None:
 
 
 def _decisions(changes: Sequence[Change]) -> RenderableType:
-    table = Table(title="Decisions", title_justify="left", box=None, pad_edge=False)
-    for name, justify in (("Time (UTC)", "left"), ("From", "right"), ("To", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # rich's own Literal
-    table.add_column("Limited by", no_wrap=True)
+    table = _table("Decisions")
+    for name in ("Time (UTC)", "Replicas", "Limited by"):
+        table.add_column(name, no_wrap=True)
     table.add_column("Why", overflow="fold")
     for change in changes:
+        replicas = f"{change.before:>2} → {change.after}"
         style = "green" if change.after > change.before else "yellow"
         when = shown(change.at).removesuffix(" UTC")
-        table.add_row(
-            when, str(change.before), Text(str(change.after), style), change.limited_by, Text(change.message)
-        )
+        table.add_row(when, Text(replicas, style), change.limited_by, Text(change.message))
     return table if changes else Text("No decision changed the number of replicas.")
 
 
@@ -60,13 +59,7 @@ def _chart(answer: Report, width: int) -> RenderableType:
         ("really ran", lambda m: m.recorded),
     ]
     top = max(1, *(max(value(m) for m in moments) for _, value in rows))
-    table = Table(
-        title=f"\nServing replicas (█ is {top})",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        show_header=False,
-    )
+    table = _table(f"\nServing replicas (█ is {top})", show_header=False)
     for label, value in rows:
         values = _columns([value(m) for m in moments], columns)
         table.add_row(label, "".join(_block(v, top) for v in values), f"{min(values)}–{max(values)}")
@@ -89,23 +82,20 @@ def _block(value: int, top: int) -> str:
 
 
 def _sums(answer: Report) -> RenderableType:
-    terms, simulated, real = answer.terms, answer.simulated, answer.recorded
-    table = Table(title=_title(answer), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    terms, ours, real = answer.terms, answer.simulated, answer.recorded
+    table = _table(_title(answer))
     table.add_column("")
     for name in ("This spec", "Really ran", "Difference"):
         table.add_column(name, justify="right")
-    _row(table, "Replicas, mean", simulated.mean, real.mean, "{:,.2f}")
-    table.add_row("Replicas, fewest–most", *(f"{t.fewest}–{t.most}" for t in (simulated, real)))
-    _row(table, "GPU-hours", simulated.gpu_hours, real.gpu_hours, "{:,.1f}")
-    if simulated.cost is not None and real.cost is not None:
-        _row(
-            table, f"Cost, at {terms.cost_per_gpu_hour:g} per GPU-hour", simulated.cost, real.cost, "{:,.2f}"
-        )
-    _row(table, "Minutes short of capacity", simulated.short.minutes, real.short.minutes, "{:,.1f}")
-    table.add_row("  the longest of them", *(_longest(t.short) for t in (simulated, real)))
-    table.add_row("Highest load per replica", *(_worst(t) for t in (simulated, real)))
-    _row(table, "Changes", simulated.changes, real.changes, "{:,.0f}")
-    _row(table, "  of them reversals", simulated.reversals, real.reversals, "{:,.0f}")
+    _row(table, "Replicas, mean", ours.mean, real.mean, "{:,.2f}")
+    table.add_row("Replicas, fewest–most", *(f"{t.fewest}–{t.most}" for t in (ours, real)))
+    _row(table, "GPU-hours", ours.gpu_hours, real.gpu_hours, "{:,.1f}")
+    if ours.cost is not None and real.cost is not None:
+        _row(table, f"Cost, at {terms.cost_per_gpu_hour:g} per GPU-hour", ours.cost, real.cost, "{:,.2f}")
+    _row(table, "Minutes short of capacity", ours.short.minutes, real.short.minutes, "{:,.1f}")
+    table.add_row("  the longest of them", *(_longest(t.short) for t in (ours, real)))
+    table.add_row("Highest load per replica", *(f"{t.short.worst_load:.0%} of target" for t in (ours, real)))
+    table.add_row("Changes, reversals", *(f"{t.changes}, {t.reversals}" for t in (ours, real)))
     return Padding(table, (1, 0))
 
 
@@ -117,22 +107,28 @@ def _title(answer: Report) -> str:
 
 def _row(table: Table, name: str, ours: float, real: float, form: str) -> None:
     difference = ours - real
-    share = f" ({difference / real:+.0%})" if real else ""
-    sign = "+" if difference > 0 else "−" if difference < 0 else ""
+    share = f" ({difference / real:+.0%})" if real >= 1 else ""
+    sign = "+" if difference > 0 else "-" if difference < 0 else ""
     table.add_row(name, form.format(ours), form.format(real), f"{sign}{form.format(abs(difference))}{share}")
 
 
 def _longest(short: Short) -> str:
     if short.longest_since is None:
         return "–"
-    return f"{short.longest_minutes:,.1f} from {shown(short.longest_since).removesuffix(' UTC')}"
+    since = datetime.fromtimestamp(short.longest_since, UTC)
+    return f"{short.longest_minutes:,.1f}, {since:%b %d %H:%M}"
 
 
-def _worst(totals: Totals) -> str:
-    short = totals.short
-    if short.worst_at is None:
-        return "–"
-    return f"{short.worst_load:.0%} of target at {shown(short.worst_at).removesuffix(' UTC')}"
+def _table(title: str, **options: Any) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        **options,
+    )
 
 
 # --- What it rests on ----------------------------------------------------------------------------
