@@ -62,6 +62,7 @@ BROKEN: Final[dict[str, list[Any]]] = {
     "write a PromQL query": ["", " ", "\n"],
     "write the unit of": ["", " ", "jobs "],
     "write a duration such as": ["10", "1 h", "-5m", "1d", "", "1.5"],
+    "write a duration from 1ms to 10s": ["0s", "11s"],
     "write a duration from 10ms to 10m": ["9ms", "11m"],
     "write a duration from 0s to 1h": ["1h1s"],
     "write a duration from 0s to 24h": ["24h1ms"],

@@ -141,8 +141,9 @@ class Targets(ApiModel):
     concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Requests in flight per replica, running and waiting together. Unset: not a target."""
     time_per_output_token: Annotated[Duration, Between("1ms", "10s")] = Duration("50ms")
-    """Objective for the mean time between the tokens of a request. What a replica carries while it keeps it
-    is its capacity: learned from the fleet's own metrics, and shown in `status.capacity`."""
+    """Objective for the time per output token, the mean of a request, for 99 % of them. What a replica
+    carries while it keeps it is its capacity: learned from the fleet's own metrics, and shown in
+    `status.capacity`."""
     time_to_first_token: Annotated[Duration, Between("10ms", "10m")] | None = None
     """Objective for the 95th percentile of the time to the first token: replicas are added while it is
     exceeded, and none is ever removed on its account. Unset: no objective."""

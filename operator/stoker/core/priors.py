@@ -45,8 +45,8 @@ class Gpu(NamedTuple):
 
 
 GPUS = (
-    Gpu(r"gb?300", "B300", 288, 8.0, 2250),
-    Gpu(r"gb?200", "B200", 180, 8.0, 2250),
+    Gpu(r"g?b300", "B300", 288, 8.0, 2250),
+    Gpu(r"g?b200", "B200", 180, 8.0, 2250),
     Gpu(r"h200", "H200", 141, 4.8, 989),
     Gpu(r"h20\b", "H20", 96, 4.0, 148),
     Gpu(r"h100.*nvl", "H100 NVL", 94, 3.9, 835),
@@ -167,7 +167,7 @@ def _prior(gpu: Gpu, count: int, model: Model) -> Prior | None:
 
 def _gpu(names: tuple[str, ...]) -> Gpu | None:
     text = " ".join(names).lower()
-    return next((gpu for gpu in GPUS if re.search(rf"(?<![a-z0-9]){gpu.pattern}", text)), None)
+    return next((gpu for gpu in GPUS if re.search(rf"(?<![a-z0-9])(?:{gpu.pattern})(?![0-9])", text)), None)
 
 
 _SIZE = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)b(?![a-z0-9])")
