@@ -214,6 +214,7 @@ class TestActing:
             (removal(), Outcome.AGAIN, AGAIN_SECONDS / 2, AGAIN_SECONDS),
             (plan(), Outcome.AGAIN, AGAIN_SECONDS / 2, AGAIN_SECONDS),
             (plan(), Outcome.FAILED, FIRST_BACKOFF_SECONDS / 2, BACKED_OFF),
+            (removal(), Outcome.FAILED, FIRST_BACKOFF_SECONDS / 2, BACKED_OFF),
         ],
         ids=[
             "nothing was done to the cluster: no need to look again",
@@ -222,6 +223,7 @@ class TestActing:
             "the view was out of date: soon",
             "the status was out of date: soon",
             "failed: with back-off",
+            "failed although there was something to do: with back-off all the same",
         ],
     )
     async def test_when_a_key_is_looked_at_again(self, world, made, outcome, waits, comes):

@@ -238,7 +238,7 @@ class Controller:
             self._obstacles.pop(plan.key, None)
         if result.outcome is Outcome.AGAIN:
             self._queue.add_after(plan.key, AGAIN_SECONDS)
-        elif result.outcome is Outcome.REFUSED or plan.actions:
+        elif result.outcome is Outcome.REFUSED or (result.outcome is Outcome.DONE and plan.actions):
             self._queue.add(plan.key)  # what was done changes what is next, and status tells of it
 
     def _forget(self, key: Key) -> None:
