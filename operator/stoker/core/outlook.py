@@ -28,8 +28,8 @@ MAX_AHEAD = 60
 HOLDS_SECONDS = 60.0
 """A demand that was measured holds for so long at most; then there is a gap."""
 
-PROOF = 0.05
-"""Σ expected² that makes half a proof: five times a growth by ten percent, or once one by a fifth."""
+PROOF = 0.02
+"""Σ expected² that makes half a proof: twice a growth by ten percent, or fifty times one by two."""
 
 HALF_LIFE_SLOTS = 240
 """After so many slots, two hours, an error counts half."""
