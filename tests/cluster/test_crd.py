@@ -74,7 +74,7 @@ class TestGoodObjects:
         write(kubectl, namespace, SIX_LINES)
         spec = read(kubectl, namespace, "llama-3-8b")["spec"]
         assert spec["scaling"]["windows"] == {"up": "30s", "down": "10m", "toZero": "1h"}
-        assert spec["scaling"]["targets"] == {"utilization": 0.8}
+        assert spec["scaling"]["targets"] == {"utilization": 0.8, "timePerOutputToken": "50ms"}
         assert spec["accelerators"] == [{"name": "gpu", "resource": "nvidia.com/gpu", "count": 1}]
         assert "replicas" not in spec
 
