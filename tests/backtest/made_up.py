@@ -56,13 +56,21 @@ class Past:
     """Nobody was scraped."""
     _samples: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in FAMILIES})
 
+    _others: list[Past] = field(default_factory=list)
+
+    def add(self, other: Past) -> None:
+        """What else the same Prometheus scraped."""
+        self._others.append(other)
+
     def openmetrics(self) -> str:
         """The whole past as text."""
-        for number, replica in enumerate(self.replicas):
-            self._record(replica, number / len(self.replicas))
+        everything = [self, *self._others]
+        for past in everything:
+            for number, replica in enumerate(past.replicas):
+                past._record(replica, number / len(past.replicas))
         lines = []
         for name, kind in FAMILIES.items():
-            lines += [f"# TYPE {name} {kind}", *self._samples[name]]
+            lines += [f"# TYPE {name} {kind}", *(line for past in everything for line in past._samples[name])]
         return "\n".join([*lines, "# EOF", ""])
 
     def _record(self, replica: Replica, phase: float) -> None:

@@ -87,7 +87,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - the options are the arguments
         deployment = manifest.load(file, namespace)
         asked = runner.Asked(
             deployment=deployment,
-            url=prometheus or settings.prometheus_url,
+            url=_url(prometheus) or settings.prometheus_url,
             pods=_pattern(pods, deployment),
             span=period(since, until, step, time.time()),
             start_up=_duration(start_up),
@@ -103,6 +103,16 @@ def backtest(  # noqa: PLR0913, PLR0917 - the options are the arguments
         typer.echo(json.dumps(report.as_json(answer), indent=2, ensure_ascii=False))
     else:
         terminal.show(answer, Console(highlight=False), decisions=decisions)
+
+
+def _url(text: str) -> str:
+    """The address, held against the same rules as the operator's setting."""
+    name = "STOKER_PROMETHEUS_URL"
+    try:
+        return settings_module.load({name: text}).prometheus_url
+    except settings_module.SettingsError as error:
+        why = str(error).partition("cannot be used: ")[2]
+        raise BacktestError(f"--prometheus cannot be used: {why}") from error
 
 
 def _pattern(pods: str | None, deployment: ModelDeployment) -> str:

@@ -44,6 +44,11 @@ PLAIN: Final = re.compile(r"(?:(?!\(\?)[a-z0-9.()|*+?\[\]{},^-])+")
 """Patterns that mean the same to RE2 and to Python, and to Prometheus within a string of a query."""
 
 
+_CREDENTIALS: Final = (
+    "; credentials are set as for the operator: STOKER_PROMETHEUS_BEARER_TOKEN_FILE, or …_USERNAME and "
+    "…_PASSWORD_FILE"
+)
+
 OWN_QUERY: Final = "signal: "
 """How the names of the user's own queries begin; the PromQL follows."""
 
@@ -208,7 +213,8 @@ class History:
         name, why = next(iter(failed.items()))
         if why.unreachable or "bad_data" in why.why or span.count <= FEWEST:
             when = f"{shown(span.start)} to {shown(span.end)}"
-            raise BacktestError(f"Prometheus did not answer query {name!r} for {when}: {why.why}")
+            hint = _CREDENTIALS if "HTTP 401" in why.why or "HTTP 403" in why.why else ""
+            raise BacktestError(f"Prometheus did not answer query {name!r} for {when}: {why.why}{hint}")
         halves = [await self._read(queries, half) for half in _cut(span, (span.count + 1) // 2)]
         return [part for half in halves for part in half]
 

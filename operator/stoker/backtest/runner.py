@@ -56,7 +56,7 @@ async def run(asked: Asked, settings: Settings) -> Report:
         raise BacktestError("where is Prometheus? Write --prometheus http://…, or set STOKER_PROMETHEUS_URL")
     scope = Scope(deployment.key, asked.pods)
     names = scope.narrowed(names)
-    seconds, source = _start_up(asked)
+    seconds, source = start_up_of(deployment, asked.start_up)
     deployment = _with_start_up(replace(deployment, metrics=names), seconds)
     terms = Terms(deployment, asked.span, seconds, source, asked.cost_per_gpu_hour)
     client = Prometheus(asked.url, access=access_from(settings), timeout=TIMEOUT, max_bytes=MAX_BYTES)
@@ -102,13 +102,15 @@ def _with_lead(span: Span, rate_window: float) -> Span:
     return replace(span, start=span.start - steps * span.step)
 
 
-def _start_up(asked: Asked) -> tuple[float, str]:
-    """(seconds from creation to serving, where that is from)."""
-    if asked.start_up is not None:
-        return asked.start_up, "--start-up"
-    measured = asked.deployment.status.startup
-    if measured:
-        return measured[0].p90_seconds, "status.startup of the file, p90"
+def start_up_of(deployment: ModelDeployment, asked: float | None) -> tuple[float, str]:
+    """(seconds from creation to serving, where that is from); what the user asks for wins."""
+    assert deployment.spec is not None  # noqa: S101 - `manifest` has made sure
+    if asked is not None:
+        return asked, "--start-up"
+    name = deployment.spec.accelerators[0].name
+    for measured in deployment.status.startup:
+        if measured.accelerator == name:
+            return measured.p90_seconds, "p90 of status.startup in the file"
     return startup.DEFAULT_SECONDS, "a guess: set --start-up"
 
 

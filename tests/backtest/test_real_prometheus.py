@@ -1,0 +1,194 @@
+"""Against a real Prometheus with a past of one day: a wave, an outage, counters that begin anew."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from stoker.__main__ import app
+from stoker.backtest.decider import serving_pod
+from stoker.backtest.history import History, Scope
+from stoker.backtest.replay import Replay
+from stoker.clients.answers import Span
+from stoker.clients.prometheus import Prometheus
+from stoker.core.observed import Memory, Snapshot
+from stoker.core.reconcile import reconcile
+from stoker.core.signals import gathered, queries
+from tests.backtest.made_up import REVISION, Past, Replica, prometheus_with, wave
+from tests.factories import deployment, vllm
+
+pytestmark = [pytest.mark.built, pytest.mark.xdist_group("backtest")]
+
+HOUR, DAY = 3600.0, 86_400.0
+START = 472_224 * HOUR
+END = START + DAY
+OUTAGE = (START + 15 * HOUR, START + 15 * HOUR + 1200.0)
+RESET = START + 9 * HOUR
+SPEC = {
+    "model": {"uri": "hf://org/name"},
+    "accelerators": [{"count": 2}],
+    "scaling": {"maxReplicas": 12, "targets": {"concurrentRequests": 40, "generatedTokensPerSecond": 800}},
+}
+
+
+def fleet(name, load):
+    """Replicas by hand: the tenth part of 36 requests less than they carry, and an hour late."""
+    times = range(int(START - HOUR), int(END), 60)
+    replicas = [
+        Replica(f"{name}-{REVISION}-0", START - HOUR, END),
+        Replica(f"{name}-{REVISION}-1", START - HOUR, END),
+    ]
+    for number in range(2, 9):
+        wanted = [at for at in times if load(at - HOUR) / 36 > number - 0.5]
+        restarts = (RESET,) if number == 3 else ()
+        replicas.append(Replica(f"{name}-{REVISION}-{number}", wanted[0], wanted[-1], restarts=restarts))
+    return replicas
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    load = wave(START, DAY, 30.0, 330.0)
+    past = Past(fleet("llama", load), load, gaps=(OUTAGE,))
+    # Another fleet, of the namespace and with almost the same name, that must not be counted.
+    past.add(Past([Replica(f"llama-8b-{REVISION}-0", START, END)], lambda at: 500.0))
+    with prometheus_with(past, tmp_path_factory.mktemp("prometheus")) as running:
+        yield running
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "llama.yaml"
+    metadata = {"name": "llama", "namespace": "models"}
+    kind = {"apiVersion": "stoker.dev/v1alpha1", "kind": "ModelDeployment"}
+    path.write_text(yaml.safe_dump({**kind, "metadata": metadata, "spec": SPEC}))
+    return path
+
+
+def backtest(file, server, *options, since="2023-11-15T00:00:00Z", until="2023-11-16T00:00:00Z"):
+    arguments = ["backtest", "-f", str(file), "--prometheus", server.url, "--from", since, "--to", until]
+    return CliRunner().invoke(app, [*arguments, *options])
+
+
+def test_a_day_in_numbers(file, server):
+    result = backtest(file, server, "--json", "--step", "30s", "--start-up", "4m", "--cost-per-gpu-hour", "2")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    ours, real = found["simulated"], found["recorded"]
+
+    assert (ours["replicasMin"], ours["replicasMax"]) == (1, 9)
+    assert 9 <= real["replicasMax"] <= 9
+    # The wave's mean is 180 requests, 4.5 of 40; rounding up, windows and start-up come on top.
+    assert 2 * 24 * 4.5 < ours["gpuHours"] < 2 * 24 * 5.6
+    assert ours["gpuHours"] < real["gpuHours"]
+    assert ours["cost"] == pytest.approx(2 * ours["gpuHours"], abs=0.02)
+    assert found["scrapeIntervalSeconds"] == 15.0
+
+    (gap,) = found["gaps"]
+    assert (gap["from"][:16], gap["to"][:16]) == ("2023-11-15T14:59", "2023-11-15T15:20")
+    assert 18 < found["unknownMinutes"] < 23
+    inside = [d for d in found["decisions"] if "2023-11-15T15:00:30" < d["time"] < "2023-11-15T15:20"]
+    assert inside == []
+    at_reset = [d for d in found["decisions"] if d["to"] < d["from"] and d["time"] < "2023-11-15T12:00"]
+    assert [d["time"] for d in at_reset if "T08:" < d["time"][10:14] < "T11:"] == []
+    assert {d["limitedBy"] for d in found["decisions"]} <= {
+        *("concurrentRequests", "generatedTokensPerSecond", "forecast", "windows.up", "windows.down"),
+    }
+
+
+async def test_decisions_are_those_of_the_operator_at_the_same_instants(server):
+    """Around the reset and the outage: instant queries and the whole of ``reconcile`` beside it."""
+    llama = deployment(**SPEC)
+    for begin in (RESET - 1800, OUTAGE[0] - 1800):
+        span = Span(begin, begin + 1.5 * HOUR, 30.0)
+        scope = Scope(llama.key, "llama-[0-9a-z]+-[0-9]+")
+        async with Prometheus(server.url, timeout=60) as client:
+            history = History(client, scope, scope.narrowed(vllm()), latency=False)
+            found = await history.survey(replace(span, start=span.start - 600))
+            present = [there for _, there in found.present(span.at(n) for n in range(span.count))]
+            replay = Replay(llama, history.metrics, 240.0, 60.0)
+            number = 0
+            async for answers in history.instants(span, 10):
+                replay.step(span.at(number), present[number], answers)
+                number += 1
+            live = [n async for n in lived(client, llama, span, present)]
+        assert [m.wanted for m in replay.course.moments] == live
+        assert len(set(live)) > 1
+
+
+async def lived(client, llama, span, present):
+    """The replica counts that the operator publishes when it looks at each instant."""
+    memory, current = Memory(), llama
+    for number, lives in enumerate(present):
+        at = span.at(number)
+        answers = await client.query_all(queries([vllm()]), at=at)
+        pods = tuple(serving_pod(x.pod, llama, created=x.start - 240.0, ready=x.start) for x in lives)
+        snapshot = Snapshot(
+            now=at,
+            deployments={llama.key: current},
+            pods={llama.key: pods},
+            metrics=gathered(answers, [(pod.key, vllm()) for pod in pods], at, 60.0),
+            memory={llama.key: memory},
+        )
+        plan = reconcile(snapshot)[llama.key]
+        assert plan.error is None
+        memory, current = plan.memory, replace(current, status=plan.status or current.status)
+        yield current.status.desired_replicas
+
+
+def test_a_namespace_without_data(file, server):
+    result = backtest(file, server, "--namespace", "elsewhere")
+    assert result.exit_code == 2
+    assert (
+        'no series vllm:num_requests_running{namespace="elsewhere",pod=~"llama-[0-9a-z]+-[0-9]+"}'
+        in result.stderr
+    )
+    assert "It has vllm:num_requests_running in models: set --namespace" in result.stderr
+
+
+def test_pods_of_other_names(file, server):
+    result = backtest(file, server, "--pods", "engine-.*")
+    assert result.exit_code == 2
+    assert f"In that namespace it has llama-{REVISION}-0, llama-{REVISION}-1" in result.stderr
+    assert "say with --pods" in result.stderr
+
+
+def test_pods_that_stoker_did_not_name(file, server):
+    result = backtest(file, server, "--pods", r"llama-8b-\w+-\d", "--step", "60s", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert {m["recorded"] for m in json.loads(result.stdout)["replicas"]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "why"),
+    [
+        ("2023-11-01", "2023-11-02", "It has no vllm:num_requests_running at all then"),
+        ("2023-11-14", "2023-11-16", "nothing was recorded from 2023-11-14 00:00 UTC to 2023-11-14 23:00"),
+        ("2023-11-15", "2023-11-17", "write --to 2023-11-16T00:00:"),
+    ],
+)
+def test_a_time_without_data(file, server, since, until, why):
+    result = backtest(file, server, since=since, until=until)
+    assert result.exit_code == 2
+    assert why in result.stderr
+
+
+def test_a_target_whose_series_are_missing(file, server):
+    spec = yaml.safe_load(file.read_text())
+    spec["spec"]["scaling"]["signals"] = [{"name": "jobs", "query": "sum(jobs_waiting)", "target": 5}]
+    file.write_text(yaml.safe_dump(spec))
+    result = backtest(file, server, "--step", "60s")
+    assert result.exit_code == 2
+    assert "the demand for signals[jobs] was not known for 100% of the time" in result.stderr
+    assert "the query gives no element" in result.stderr
+
+
+def test_a_query_that_prometheus_refuses(file, server):
+    spec = yaml.safe_load(file.read_text())
+    spec["spec"]["scaling"]["signals"] = [{"name": "jobs", "query": "sum(jobs", "target": 5}]
+    file.write_text(yaml.safe_dump(spec))
+    result = backtest(file, server)
+    assert result.exit_code == 2
+    assert "did not answer query 'signal: sum(jobs'" in result.stderr
+    assert "parse error" in result.stderr
