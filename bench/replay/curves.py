@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from bench.replay.candidate import Choice
 
-LEVELS = (0.90, 0.95, 0.98, 0.99, 0.995, 0.999)
+LEVELS = (0.70, 0.80, 0.90, 0.95, 0.98, 0.99, 0.995, 0.999)
 """A setting is frozen for each attainment: the cheapest that reached it on the traffic for tuning."""
 
 RESAMPLES = 1000

@@ -22,12 +22,15 @@ from matplotlib.figure import Figure
 
 from bench.replay.curves import Point, front
 
-LEVELS = (0.80, 0.90, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+LEVELS = (0.50, 0.70, 0.80, 0.90, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 HIGHEST = 0.9995
 """Beyond, a handful of requests decides."""
 
+USUAL_LOWEST = 0.80
+"""The lower edge, unless half of the policies never get there."""
+
 DEARER = 2.2
-"""What costs more times the cheapest way to 99 % than this is beyond the picture's right edge."""
+"""Who needs more times what is usual than this is beyond the picture's right edge."""
 
 _OURS = ("#c1121f", "#f77f00", "#780000", "#e85d9a", "#b5651d")
 _THEIRS = ("#1d4e89", "#2a9d8f", "#6a4c93", "#3a86ff", "#577590", "#43aa8b", "#8338ec", "#118ab2", "#90a955")
@@ -40,15 +43,16 @@ def draw(document: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(11.5, 7), layout="constrained")
     axes: Any = figure.add_subplot()
     curves = {name: _points(policy) for name, policy in document["policies"].items()}
-    left, right = _limits(list(curves.values()))
+    lowest = _lowest(list(curves.values()))
+    left, right = _limits(list(curves.values()), lowest)
     axes.set_xlim(left, right)
-    axes.set_ylim(_height(LEVELS[0]), _height(HIGHEST) + 0.05)
+    axes.set_ylim(_height(lowest), _height(HIGHEST) + 0.05)
     labels = [
         label
         for name, points in curves.items()
-        if (label := _curve(axes, name, points, _colour(name, document["policies"]), right))
+        if (label := _curve(axes, name, points, _colour(name, document["policies"])))
     ]
-    _label(axes, labels, right)
+    _label(axes, labels)
     _frame(axes, document)
     figure.savefig(path, metadata={"Date": None})
 
@@ -57,12 +61,18 @@ def _points(policy: dict[str, Any]) -> list[Point]:
     return front((one["gpu_hours"], one["attainment"]) for one in policy["curve"])
 
 
-def _limits(curves: Sequence[Sequence[Point]]) -> tuple[float, float]:
+def _lowest(curves: Sequence[Sequence[Point]]) -> float:
+    """The lower edge."""
+    best = [points[-1][1] for points in curves]
+    return LEVELS[0] if 2 * sum(reached < USUAL_LOWEST for reached in best) >= len(best) else USUAL_LOWEST
+
+
+def _limits(curves: Sequence[Sequence[Point]], lowest: float) -> tuple[float, float]:
     """Left and right edge: from the cheapest that is worth looking at to what nobody would pay."""
-    seen = [point for points in curves for point in points if point[1] >= LEVELS[0]]
-    good = [hours for hours, reached in seen if reached >= 0.99] or [hours for hours, _ in seen] or [1.0]
-    left = min((hours for hours, _ in seen), default=0.0)
-    right = min(DEARER * min(good), max((hours for hours, _ in seen), default=1.0))
+    seen = [[hours for hours, reached in points if reached >= lowest] for points in curves]
+    hours = sorted(max(own) for own in seen if own) or [1.0]
+    left, right = min((min(own) for own in seen if own), default=0.0), hours[-1]
+    right = min(right, DEARER * hours[len(hours) // 2])
     margin = 0.04 * (right - left) or 1.0
     return left - margin, right + margin
 
@@ -84,7 +94,7 @@ Label = tuple[float, float, str, str]
 """(x, y) of what is named, its name, its colour."""
 
 
-def _curve(axes: Any, name: str, points: Sequence[Point], colour: str, right: float) -> Label | None:
+def _curve(axes: Any, name: str, points: Sequence[Point], colour: str) -> Label | None:
     """Draw one policy; None when nothing of it is within the picture."""
     xs, ys = [hours for hours, _ in points], [_height(reached) for _, reached in points]
     ours = name.startswith("stoker")
@@ -98,19 +108,21 @@ def _curve(axes: Any, name: str, points: Sequence[Point], colour: str, right: fl
         markersize=11 if len(points) == 1 and ours else 4,
         zorder=3 if ours else 2,
     )
-    inside = [(x, y) for x, y in zip(xs, ys, strict=True) if x <= right and y >= _height(LEVELS[0])]
+    right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
+    inside = [(x, y) for x, y in zip(xs, ys, strict=True) if x <= right and y >= bottom]
     return (*inside[-1], name, colour) if inside else None
 
 
-def _label(axes: Any, labels: Sequence[Label], right: float) -> None:
+def _label(axes: Any, labels: Sequence[Label]) -> None:
     """Names in the right margin, spread so that none hides another, each led to its curve's end."""
-    step = (_height(HIGHEST) - _height(LEVELS[0])) / 24
+    (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    step = (top - bottom) / 26
     place = -math.inf
     spread = []
     for x, y, name, colour in sorted(labels, key=lambda label: (label[1], -label[0])):
         place = max(y, place + step)
         spread.append((x, y, name, colour, place))
-    excess = max(0.0, place - _height(HIGHEST)) if spread else 0.0
+    excess = max(0.0, place - top) if spread else 0.0
     lower = math.inf
     settled = []
     for x, y, name, colour, at in reversed(spread):
@@ -132,7 +144,9 @@ def _label(axes: Any, labels: Sequence[Label], right: float) -> None:
 
 
 def _frame(axes: Any, document: dict[str, Any]) -> None:
-    axes.set_yticks([_height(level) for level in LEVELS], [f"{level:.1%}" for level in LEVELS])
+    bottom = axes.get_ylim()[0]
+    shown = [level for level in LEVELS if _height(level) >= bottom]
+    axes.set_yticks([_height(level) for level in shown], [f"{level:.1%}" for level in shown])
     axes.set_xlabel("GPU-hours, from a pod's creation to its deletion")
     axes.set_ylabel("requests with TTFT ≤ 2 s and TPOT ≤ 50 ms")
     seeds = len(document["seeds"])

@@ -82,12 +82,15 @@ def _static(context: Context, share: float) -> Policy:
 
 
 _PEAK_SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75)
+_FORESEEN = (0.7, 0.8, 0.87, 0.95, 1.0, 1.05, 1.12, 1.2, 1.3, 1.5)
+"""Who knows what comes can plan replicas fuller than who has to leave room for surprises."""
+
 _QUEUES = (1, 2, 5, 10, 20)
 _CACHE_SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 RIVALS: tuple[Candidate, ...] = (
     Candidate("static at peak", "share of the peak's need", _PEAK_SHARES, _static, reference=True),
-    Candidate("clairvoyant heuristic", FACTOR, FINE, _clairvoyant, reference=True),
+    Candidate("clairvoyant heuristic", FACTOR, _FORESEEN, _clairvoyant, reference=True),
     _on_metric("hpa generated tokens", lambda: signals.generated(empty_is_zero=False), lambda c: c.generated),
     _on_metric("hpa weighted tokens", lambda: signals.weighted(empty_is_zero=False), lambda c: c.weighted),
     Candidate(

@@ -28,12 +28,14 @@ class KnativePodAutoscaler:
         minimum: fewest replicas.
         maximum: most replicas.
         delay: ``scale-down-delay``, seconds: the highest of that time wins.
+        panic_threshold: wanted over ready pods from which on it panics.
     """
 
     target: float
     minimum: int
     maximum: int
     delay: float = 0.0
+    panic_threshold: float = PANIC_THRESHOLD
     interval: float = 2.0
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
     _decided: deque[tuple[float, int]] = field(default_factory=deque)
@@ -51,7 +53,7 @@ class KnativePodAutoscaler:
         while self._samples[0][0] <= now - STABLE_SECONDS:
             self._samples.popleft()
         stable, panic = (self._wanted(now, seconds, ready) for seconds in (STABLE_SECONDS, PANIC_SECONDS))
-        self._mode(now, panic[0] / ready >= PANIC_THRESHOLD)
+        self._mode(now, panic[0] / ready >= self.panic_threshold)
         desired = stable[1]
         if self._panic_since is not None:
             self._panic_replicas = max(self._panic_replicas, stable[1], panic[1])
@@ -60,9 +62,12 @@ class KnativePodAutoscaler:
 
     def _wanted(self, now: float, seconds: float, ready: int) -> tuple[int, int]:
         """(pods, pods within the rates) for the average of the last ``seconds``."""
-        values = [n for at, n in self._samples if at > now - seconds]
-        wanted = math.ceil(sum(values) / len(values) / self.target)
+        wanted = math.ceil(self._average(now, seconds) / self.target)
         return wanted, min(max(wanted, math.floor(ready / MAX_DOWN)), math.ceil(ready * MAX_UP))
+
+    def _average(self, now: float, seconds: float) -> float:
+        values = [n for at, n in self._samples if at > now - seconds]
+        return sum(values) / len(values)
 
     def _mode(self, now: float, over: bool) -> None:
         if over:
@@ -72,6 +77,6 @@ class KnativePodAutoscaler:
 
     def _delayed(self, desired: int, now: float) -> int:
         self._decided.append((now, desired))
-        while self._decided[0][0] < now - self.delay:
+        while len(self._decided) > 1 and self._decided[0][0] <= now - self.delay:
             self._decided.popleft()
         return max(n for _, n in self._decided)

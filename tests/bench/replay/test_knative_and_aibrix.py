@@ -1,10 +1,63 @@
-"""KPA and APA, rule by rule."""
+"""KPA and APA, rule by rule, and with the cases of their own tests."""
+
+from dataclasses import dataclass
 
 import pytest
 
 from bench.replay.policies.aibrix import ApaLike, apa
-from bench.replay.policies.knative import KnativePodAutoscaler
+from bench.replay.policies.knative import PANIC_SECONDS, KnativePodAutoscaler
 from tests.bench.replay.scene import pod, view
+
+
+@dataclass
+class Measured(KnativePodAutoscaler):
+    """A KPA that is told its averages (stable, panic), as knative's own tests do."""
+
+    averages: tuple[float, float] = (0.0, 0.0)
+
+    def _average(self, now, seconds):
+        return self.averages[seconds == PANIC_SECONDS]
+
+    def at(self, now, ready, stable, panic):
+        self.averages = (stable, panic)
+        self._started = True  # without replicas at its creation it does not begin in panic
+        return self.decide(view(now, [pod(n) for n in range(ready)]))
+
+
+def test_kpa_leaves_panic_after_a_slow_increase():
+    """knative/serving, autoscaler_test.go, TestAutoscalerUnpanicAfterSlowIncrease."""
+    one = Measured(target=1.0, minimum=0, maximum=1000)
+    assert one.at(0, 10, 11, 25) == 25
+    assert one.at(30, 40, 30, 41) == 41
+    assert one._panic_since == 0
+    assert one.at(62, 55, 50, 56) == 50
+    assert one._panic_since is None
+
+
+def test_kpa_extends_its_panic():
+    """TestAutoscalerExtendPanicWindow."""
+    one = Measured(target=1.0, minimum=0, maximum=1000)
+    assert one.at(0, 10, 11, 25) == 25
+    assert one.at(30, 40, 30, 80) == 80
+    assert one._panic_since == 30
+
+
+def test_kpa_follows_in_stable_mode():
+    """TestAutoscalerStableModeIncreaseWithConcurrencyDefault, TestAutoscalerStableModeDecrease."""
+    up = Measured(target=10.0, minimum=0, maximum=1000)
+    assert [up.at(0, 1, 50, 10), up.at(0, 1, 100, 10)] == [5, 10]
+    down = Measured(target=10.0, minimum=0, maximum=1000)
+    assert [down.at(0, 8, 100, 100), down.at(0, 8, 50, 50)] == [10, 5]
+
+
+def test_kpa_delays_going_down_to_the_second():
+    """TestAutoscalerScaleDownDelay, "simple" and "gradual", and TestAutoscalerScaleDownDelayZero."""
+    one = Measured(target=10.0, minimum=0, maximum=1000, delay=300.0, panic_threshold=100.0)
+    assert [one.at(2, 0, 40, 40), one.at(300, 0, 0, 0), one.at(302, 0, 0, 0)] == [4, 4, 0]
+    gradual = [(540, 40), (600, 30), (660, 0), (840, 0), (900, 0)]
+    assert [one.at(at, 0, n, n) for at, n in gradual] == [4, 4, 4, 3, 0]
+    undelayed = Measured(target=10.0, minimum=0, maximum=1000, panic_threshold=100.0)
+    assert [undelayed.at(0.0, 0, 40, 40), undelayed.at(0.5, 0, 20, 20)] == [4, 2]
 
 
 def kpa(**options):
@@ -52,7 +105,26 @@ def test_kpa_delays_going_down_by_the_highest_of_its_window():
 
 @pytest.mark.parametrize(
     ("replicas", "ratio", "expected"),
-    [(4, 1.0, 4), (4, 1.1, 4), (4, 1.2, 5), (4, 9.0, 8), (4, 0.9, 4), (4, 0.8, 4), (4, 0.7, 3), (5, 0.1, 2)],
+    [
+        # vllm-project/aibrix, pkg/controller/podautoscaler/algorithm/apa_test.go, rates of 2
+        (2, 45 / 30, 3),
+        (2, 35 / 30, 3),
+        (2, 90 / 30, 4),
+        (6, 20 / 30, 4),
+        (6, 18 / 30, 4),
+        (6, 10 / 30, 3),
+        (2, 33 / 30, 2),
+        (2, 27 / 30, 2),
+        # beyond
+        (4, 1.0, 4),
+        (4, 1.1, 4),
+        (4, 1.2, 5),
+        (4, 9.0, 8),
+        (4, 0.9, 4),
+        (4, 0.8, 4),
+        (4, 0.7, 3),
+        (5, 0.1, 2),
+    ],
 )
 def test_apa_multiplies_within_tolerance_and_rates(replicas, ratio, expected):
     assert apa(replicas, ratio) == expected
