@@ -1,6 +1,7 @@
 """From a file to what the operator acts on, or to what the API server would refuse."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -74,6 +75,11 @@ def test_a_file_with_something_else(tmp_path, text, why):
     file = tmp_path / "x.yaml"
     file.write_text(text)
     assert why in refusal(file)
+
+
+def test_from_standard_input(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", written(tmp_path).open())
+    assert load(Path("-"), None).key.name == "llama"
 
 
 def test_two_are_too_many(tmp_path):

@@ -1,6 +1,7 @@
 """Against a real Prometheus with a past of one day: a wave, an outage, counters that begin anew."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -17,12 +18,13 @@ from stoker.core.observed import Memory, Snapshot
 from stoker.core.reconcile import reconcile
 from stoker.core.signals import gathered, queries
 from tests.backtest.made_up import REVISION, Past, Replica, prometheus_with, wave
+from tests.docs.markdown import ROOT, blocks, commands
 from tests.factories import deployment, vllm
 
 pytestmark = [pytest.mark.built, pytest.mark.xdist_group("backtest")]
 
 HOUR, DAY = 3600.0, 86_400.0
-START = 472_224 * HOUR
+START = 485_784 * HOUR
 END = START + DAY
 OUTAGE = (START + 15 * HOUR, START + 15 * HOUR + 1200.0)
 RESET = START + 9 * HOUR
@@ -66,7 +68,7 @@ def file(tmp_path):
     return path
 
 
-def backtest(file, server, *options, since="2023-11-15T00:00:00Z", until="2023-11-16T00:00:00Z"):
+def backtest(file, server, *options, since="2025-06-02T00:00:00Z", until="2025-06-03T00:00:00Z"):
     arguments = ["backtest", "-f", str(file), "--prometheus", server.url, "--from", since, "--to", until]
     return CliRunner().invoke(app, [*arguments, *options])
 
@@ -86,15 +88,30 @@ def test_a_day_in_numbers(file, server):
     assert found["scrapeIntervalSeconds"] == 15.0
 
     (gap,) = found["gaps"]
-    assert (gap["from"][:16], gap["to"][:16]) == ("2023-11-15T14:59", "2023-11-15T15:20")
+    assert (gap["from"][:16], gap["to"][:16]) == ("2025-06-02T14:59", "2025-06-02T15:20")
     assert 18 < found["unknownMinutes"] < 23
-    inside = [d for d in found["decisions"] if "2023-11-15T15:00:30" < d["time"] < "2023-11-15T15:20"]
+    inside = [d for d in found["decisions"] if "2025-06-02T15:00:30" < d["time"] < "2025-06-02T15:20"]
     assert inside == []
-    at_reset = [d for d in found["decisions"] if d["to"] < d["from"] and d["time"] < "2023-11-15T12:00"]
+    at_reset = [d for d in found["decisions"] if d["to"] < d["from"] and d["time"] < "2025-06-02T12:00"]
     assert [d["time"] for d in at_reset if "T08:" < d["time"][10:14] < "T11:"] == []
     assert {d["limitedBy"] for d in found["decisions"]} <= {
         *("concurrentRequests", "generatedTokensPerSecond", "forecast", "windows.up", "windows.down"),
     }
+
+
+def test_the_guide_shows_what_is_printed(server, tmp_path, monkeypatch):
+    """The command of the page, on its spec and on the history that it was written from."""
+    page = (ROOT / "docs" / "how-to" / "backtest.md").read_text()
+    (command,) = commands(page)
+    typed = command.text.replace("\\\n", " ")
+    (spec,) = blocks(page, "yaml")
+    (tmp_path / "llama.yaml").write_text(spec)
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = shlex.split(typed.replace("http://localhost:9090", server.url))
+    assert program == "stoker"
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert command.missing(result.stdout) is None
 
 
 async def test_decisions_are_those_of_the_operator_at_the_same_instants(server):
@@ -163,9 +180,9 @@ def test_pods_that_stoker_did_not_name(file, server):
 @pytest.mark.parametrize(
     ("since", "until", "why"),
     [
-        ("2023-11-01", "2023-11-02", "It has no vllm:num_requests_running at all then"),
-        ("2023-11-14", "2023-11-16", "nothing was recorded from 2023-11-14 00:00 UTC to 2023-11-14 23:00"),
-        ("2023-11-15", "2023-11-17", "write --to 2023-11-16T00:00:"),
+        ("2025-05-01", "2025-05-02", "It has no vllm:num_requests_running at all then"),
+        ("2025-06-01", "2025-06-03", "nothing was recorded from 2025-06-01 00:00 UTC to 2025-06-01 23:00"),
+        ("2025-06-02", "2025-06-04", "write --to 2025-06-03T00:00:"),
     ],
 )
 def test_a_time_without_data(file, server, since, until, why):

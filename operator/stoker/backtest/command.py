@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def backtest(  # noqa: PLR0913, PLR0917 - the options are the arguments
-    file: Annotated[Path, typer.Option("--file", "-f", help="YAML with one ModelDeployment.")],
+    file: Annotated[
+        Path, typer.Option("--file", "-f", help="YAML with one ModelDeployment; - is standard input.")
+    ],
     prometheus: Annotated[
         str, typer.Option(metavar="URL", help="Address of Prometheus.", show_default="STOKER_PROMETHEUS_URL")
     ] = "",

@@ -11,6 +11,7 @@ Rules of this module:
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from stoker.core.parse import deployment_from
 UID: Final = "00000000-0000-4000-8000-000000000000"
 """For a file that was never applied: replicas and their owner have to agree on one."""
 
+STDIN: Final = Path("-")
+
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -34,7 +37,7 @@ def load(file: Path, namespace: str | None) -> ModelDeployment:
     """The one ModelDeployment of a file.
 
     Args:
-        file: YAML or JSON, of one or more objects.
+        file: YAML or JSON, of one or more objects; ``-`` reads it from standard input.
         namespace: where it runs; None takes the file's own, and ``default`` where it has none.
 
     Raises:
@@ -59,7 +62,8 @@ def load(file: Path, namespace: str | None) -> ModelDeployment:
 
 def _objects(file: Path) -> list[Any]:
     try:
-        return list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        text = sys.stdin.read() if file == STDIN else file.read_text(encoding="utf-8")
+        return list(yaml.safe_load_all(text))
     except OSError as error:
         raise BacktestError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -27,11 +27,14 @@ def show(answer: Report, console: Console, *, decisions: bool) -> None:
     """Print the answer; the sums last, so that they stay in sight."""
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
-    if decisions:
-        console.print(_decisions(answer.course.changes))
-    console.print(_chart(answer, console.width))
-    console.print(_sums(answer))
-    console.print(_remarks(answer))
+    with console.capture() as captured:
+        if decisions:
+            console.print(_decisions(answer.course.changes))
+        console.print(_chart(answer, console.width))
+        console.print(_sums(answer))
+        console.print(_remarks(answer))
+    lines = captured.get().splitlines()  # tables are padded to their full width: nobody wants that in a file
+    console.file.write("\n".join(line.rstrip() for line in lines) + "\n")
 
 
 def _decisions(changes: Sequence[Change]) -> RenderableType:
