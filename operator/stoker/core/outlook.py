@@ -19,8 +19,8 @@ from stoker.api.v1alpha1 import ForecastStatus, Season
 SLOT_SECONDS = 30.0
 """Length of a slot: half of the shortest rate window, so that a level is no noisier than the rate itself."""
 
-MAX_LEVELS = 20
-"""Levels that are remembered: ten minutes, as long as the longest look back of the trend."""
+MAX_LEVELS = 10
+"""Levels that are remembered: the five minutes that the trend is made of."""
 
 MAX_AHEAD = 60
 """Slots ahead that are forecast at most: half an hour."""
@@ -104,6 +104,8 @@ class Accuracy:
 class Held:
     """Replicas that an expectation asks for, and the last slot in which they are kept for it."""
 
+    slot: int
+    """Which slot it is about."""
     until: int
     load: float
     said: float
@@ -189,14 +191,14 @@ def _compared(outlook: Outlook, expectation: Expectation, level: float) -> Outlo
     return replace(outlook, accuracy=accuracy, came=(expectation, level))
 
 
-def trend(levels: Sequence[float], look_back: int) -> float | None:
+def trend(levels: Sequence[float]) -> float | None:
     """Change per slot: the median of the slopes between all pairs of the last levels (Theil–Sen).
 
     Robust against outliers in up to 29 % of the levels (P. K. Sen, JASA 63, 1968). None when the last level,
     or more than a third of the others, is not known.
     """
-    known = [(n, v) for n, v in enumerate(levels[-look_back:]) if math.isfinite(v)]
-    if len(known) < max(3, 2 * look_back / 3) or not math.isfinite(levels[-1]):
+    known = [(n, v) for n, v in enumerate(levels) if math.isfinite(v)]
+    if len(known) < 2 / 3 * MAX_LEVELS or not math.isfinite(levels[-1]):
         return None
     slopes = sorted((b - a) / (n - m) for i, (m, a) in enumerate(known) for n, b in known[i + 1 :])
     middle = len(slopes) // 2
