@@ -4,7 +4,7 @@ Rules of this module:
 
 * A table stands between ``<!-- replay: KIND NAME -->`` and ``<!-- end -->``; NAME is a result's file name.
   What is between is replaced, what is around is not touched. A test compares page and results.
-* What was not run is said so, in the place where it would stand.
+* What was not run is said so where its source would stand; its tables and its picture are left out.
 """
 
 from __future__ import annotations
@@ -38,10 +38,20 @@ def rewritten(page: str, results: Path = RESULTS) -> str:
 def _table(kind: str, name: str, results: Path) -> str:
     if kind == "runs":
         return _runs(results)
+    if kind == "picture":
+        return _picture(name, results)
     if kind not in _TABLES:
-        raise ValueError(f"no table of kind {kind!r}; there are runs, {', '.join(_TABLES)}")
+        raise ValueError(f"no table of kind {kind!r}; there are runs, picture, {', '.join(_TABLES)}")
     file = results / f"{name}.json"
-    return _TABLES[kind](read(file)) if file.exists() else f"*Not run: {name}.*"
+    if file.exists():
+        return _TABLES[kind](read(file))
+    return f"*Not run: {name}.*" if kind == "source" else ""
+
+
+def _picture(name: str, results: Path) -> str:
+    """The link, beside the results."""
+    exists = (results / f"{name}.svg").exists()
+    return f"![GPU-hours against attainment](../../bench/results/{name}.svg)" if exists else ""
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
