@@ -59,7 +59,7 @@ def main(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Replay autoscalers on the same traffic."""
     if quick:
-        raise typer.Exit(_quick())
+        raise typer.Exit(_quick(jobs))
     if report:
         raise typer.Exit(_report(output))
     start_ups, known = start_up or [240], workload_names(traces)
@@ -83,8 +83,8 @@ def _check(option: str, given: Sequence[object], known: Sequence[object]) -> Non
             raise typer.BadParameter(f"{option} is one of {names}, not {one}; see --traces")
 
 
-def _quick() -> int:
-    found = list(violations(Case(FAULTS_ON, start_up=60)))
+def _quick(processes: int) -> int:
+    found = list(violations(Case(FAULTS_ON, start_up=60), processes))
     for violation in found:
         print(f"violated: {violation}", file=sys.stderr)
     if not found:

@@ -183,7 +183,7 @@ def test_the_quick_check_is_content_with_stoker_and_names_what_is_violated(short
     monkeypatch.setattr(quick, "STOKER", ("stoker utilization",))
     assert list(quick.violations(short)) == []
     row = {"policy": "somebody", "fault": "half-300s", "wrong_way_moves": 2, "replicas_lost": 5}
-    monkeypatch.setattr(quick, "fault_table", lambda *_: [row])
+    monkeypatch.setattr(quick, "fault_table", lambda *_, **__: [row])
     monkeypatch.setattr(quick, "_of_one", lambda *_: [])
     found = list(quick.violations(short))
     assert found == ["somebody: fault half-300s took 5 replicas away in 2 moves"]
