@@ -86,6 +86,7 @@ def test_a_day_in_numbers(file, server):
     assert ours["gpuHours"] < real["gpuHours"]
     assert ours["cost"] == pytest.approx(2 * ours["gpuHours"], abs=0.02)
     assert found["scrapeIntervalSeconds"] == 15.0
+    assert found["capacity"]["samples"] > 100
 
     (gap,) = found["gaps"]
     assert (gap["from"][:16], gap["to"][:16]) == ("2025-06-02T14:59", "2025-06-02T15:20")

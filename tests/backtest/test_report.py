@@ -166,7 +166,13 @@ def test_the_json_has_all_and_is_plain():
             "known": False,
         },
     ]
-    assert found["targets"]["concurrentRequests"]["lastReason"] == "gone"
+    assert found["targets"]["concurrentRequests"] == {
+        "knownMinutes": 1.0,
+        "partlyKnownMinutes": 0.0,
+        "unknownMinutes": 0.5,
+        "lastReason": "gone",
+    }
+    assert found["capacity"] is None
     assert found["simulated"].keys() == found["recorded"].keys()
     assert found["notes"] == ["store 7 is down"]
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from stoker.api.status import CapacityStatus
 from stoker.backtest.errors import BacktestError
 from stoker.backtest.period import STEPS, rfc3339, shown
 from stoker.backtest.recorded import Recorded
 from stoker.backtest.replay import Course, Moment, Tally, stretches
 from stoker.clients.answers import Span
+from stoker.core.learning import published
 from stoker.core.observed import ModelDeployment
 
 FEWEST_KNOWN = 0.5
@@ -97,6 +99,8 @@ class Report:
     gaps: tuple[tuple[float, float], ...]
     """Stretches without a sample of any replica, Unix s."""
     scrape_interval: float
+    capacity: CapacityStatus | None
+    """What one replica carries, as ``status.capacity`` would say at the end; None without a decision."""
     unknown_minutes: float
     """Time in which some target's demand was not known, or not wholly."""
     notes: tuple[str, ...]
@@ -159,10 +163,16 @@ def report(terms: Terms, found: Recorded, course: Course, notes: Sequence[str]) 
         course=course,
         gaps=gaps,
         scrape_interval=found.scrape_interval,
+        capacity=_capacity(course),
         unknown_minutes=sum(not m.known for m in moments) * span.step / 60,
         notes=tuple(notes),
         assumptions=tuple(_assumptions(terms, course)),
     )
+
+
+def _capacity(course: Course) -> CapacityStatus | None:
+    last = course.last
+    return published(last.spec, last.memory.learned) if last is not None else None
 
 
 _Count = Callable[[Moment], int]
@@ -255,9 +265,11 @@ def as_json(answer: Report) -> dict[str, Any]:
         "unknownMinutes": round(answer.unknown_minutes, 2),
         "gaps": [{"from": rfc3339(a), "to": rfc3339(b)} for a, b in answer.gaps],
         "targets": {
-            name: {"known": t.known, "partlyKnown": t.partly, "unknown": t.unknown, "lastReason": t.why}
-            for name, t in answer.course.tallies.items()
+            name: _tally_json(tally, terms.span.step / 60) for name, tally in answer.course.tallies.items()
         },
+        "capacity": None
+        if answer.capacity is None
+        else answer.capacity.model_dump(mode="json", by_alias=True),
         "notes": list(answer.notes),
         "assumptions": list(answer.assumptions),
         "decisions": [
@@ -271,6 +283,15 @@ def as_json(answer: Report) -> dict[str, Any]:
             for c in answer.course.changes
         ],
         "replicas": list(_timeline(answer.course.moments)),
+    }
+
+
+def _tally_json(tally: Tally, minutes: float) -> dict[str, Any]:
+    return {
+        "knownMinutes": round(tally.known * minutes, 2),
+        "partlyKnownMinutes": round(tally.partly * minutes, 2),
+        "unknownMinutes": round(tally.unknown * minutes, 2),
+        "lastReason": tally.why,
     }
 
 

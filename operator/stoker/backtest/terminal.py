@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
@@ -99,7 +99,18 @@ def _sums(answer: Report) -> RenderableType:
     table.add_row("  the longest of them", *(_longest(t.short) for t in (ours, real)))
     table.add_row("Highest load per replica", *(f"{t.short.worst_load:.0%} of target" for t in (ours, real)))
     table.add_row("Changes, reversals", *(f"{t.changes}, {t.reversals}" for t in (ours, real)))
-    return Padding(table, (1, 0))
+    return Padding(Group(table, *_taught(answer)), (1, 0))
+
+
+def _taught(answer: Report) -> Iterator[RenderableType]:
+    """What one replica carries: every number above rests on it."""
+    known = answer.capacity
+    if known is not None and known.concurrent_requests is not None:
+        sure = f", confidence {known.confidence:g}" if known.confidence is not None else ""
+        yield Text(
+            f"\nAt the end, status.capacity would say of one replica: {known.tokens_per_second:,} tokens/s "
+            f"or {known.concurrent_requests:,.3g} requests in flight ({known.source}{sure})."
+        )
 
 
 def _title(answer: Report) -> str:
@@ -110,7 +121,7 @@ def _title(answer: Report) -> str:
 
 def _row(table: Table, name: str, ours: float, real: float, form: str) -> None:
     difference = ours - real
-    share = f" ({difference / real:+.0%})" if real >= 1 else ""
+    share = f" ({difference / real:+.0%})" if real >= 1 and difference else ""
     sign = "+" if difference > 0 else "-" if difference < 0 else ""
     table.add_row(name, form.format(ours), form.format(real), f"{sign}{form.format(abs(difference))}{share}")
 
