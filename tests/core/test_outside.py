@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from stoker.api.queries import CustomSignal
 from stoker.api.v1alpha1 import Freshness, OnMissingMetrics, Scaling
+from stoker.core.demand import measure
 from stoker.core.faces import Face, needed
 from stoker.core.observed import Memory, Proposal
 from stoker.core.outside import added, faces_of_signals, reading, with_held
 from stoker.core.readings import Fresh, Metrics, Missing, Reading, Stale
 from stoker.core.scaling import recommend
 from stoker.core.signals import Failed, Sample, Samples
-from tests.factories import KEY, NOW
+from tests.factories import KEY, NOW, load, metrics, pod
 
+BUSY = measure(metrics({pod(): load(12.0)}), [pod()], NOW, 60.0)
+"""Twelve requests in flight."""
 JOBS = CustomSignal(name="jobs", query="sum(queue_depth)", target=10, unit="jobs")
 
 
@@ -106,42 +109,42 @@ TOKENS = replace(in_flight(), name="utilization", unit="weighted tokens/s", valu
 
 class TestHeld:
     def test_no_gateway_changes_nothing(self):
-        assert with_held([in_flight(), TOKENS], None, NOW) == (in_flight(), TOKENS)
+        assert with_held([in_flight(), TOKENS], None, BUSY, NOW) == (in_flight(), TOKENS)
 
     def test_held_requests_are_on_top_of_those_in_flight(self):
-        counted, tokens = with_held([in_flight(), TOKENS], Fresh(30.0, NOW), NOW)
+        counted, tokens = with_held([in_flight(), TOKENS], Fresh(30.0, NOW), BUSY, NOW)
         assert (counted.value, counted.replicas, counted.complete) == (42.0, 5, True)
         assert "42 requests, 30 of them held in the inference gateway" in counted.message
         assert tokens == TOKENS
 
     def test_an_empty_queue_changes_nothing(self):
-        assert with_held([in_flight()], Fresh(0.0, NOW), NOW) == (in_flight(),)
+        assert with_held([in_flight()], Fresh(0.0, NOW), BUSY, NOW) == (in_flight(),)
 
     def test_where_nobody_serves_they_are_all_that_is_known(self):
-        (counted,) = with_held([in_flight(None, expected=0)], Fresh(3.0, NOW), NOW)
+        (counted,) = with_held([in_flight(None, expected=0)], Fresh(3.0, NOW), BUSY, NOW)
         assert (counted.value, counted.replicas) == (3.0, 1)
         assert (counted.blind, counted.complete, counted.whole) == (False, False, True)
 
     def test_replicas_that_should_have_told_and_did_not_stay_missing(self):
-        assert with_held([in_flight(None)], Fresh(30.0, NOW), NOW) == (in_flight(None),)
+        assert with_held([in_flight(None)], Fresh(30.0, NOW), BUSY, NOW) == (in_flight(None),)
 
     def test_a_gateway_that_cannot_be_asked_keeps_replicas(self):
-        (counted,) = with_held([in_flight()], Missing("too slow"), NOW)
+        (counted,) = with_held([in_flight()], Missing("too slow"), BUSY, NOW)
         assert (counted.replicas, counted.complete, counted.blind) == (2, False, False)
         assert "too slow" in counted.message
 
     def test_a_lower_bound_may_add_and_never_remove(self):
-        (counted,) = with_held([in_flight()], Stale(30.0, NOW), NOW)
+        (counted,) = with_held([in_flight()], Stale(30.0, NOW), BUSY, NOW)
         assert (counted.replicas, counted.complete) == (5, False)
 
     def test_targets_that_do_not_look_at_requests_get_a_face_that_does(self):
-        _, counted = with_held([TOKENS], Fresh(90.0, NOW), NOW)
-        assert (counted.name, counted.value, counted.replicas) == ("requestsInFlight", 90.0, 3)
+        _, counted = with_held([TOKENS], Fresh(90.0, NOW), BUSY, NOW)
+        assert (counted.name, counted.value, counted.replicas) == ("requestsInFlight", 102.0, 3)
 
     @given(st.floats(0, 1e6), st.floats(0, 1e6))
     def test_held_requests_only_add(self, flying, held):
         before = in_flight(flying)
-        (after,) = with_held([before], Fresh(held, NOW), NOW)
+        (after,) = with_held([before], Fresh(held, NOW), BUSY, NOW)
         assert after.replicas >= before.replicas
 
 
@@ -152,7 +155,7 @@ ASLEEP = in_flight(None, expected=0)
 
 
 def decide(said: Reading, *faces: Face, current: int, scaling: Scaling = ZERO, memory: Memory | None = None):
-    known = added(faces, scaling.signals, Metrics(at=NOW, signals={JOBS.query: said}), KEY, NOW)
+    known = added(faces, scaling.signals, Metrics(at=NOW, signals={JOBS.query: said}), KEY, BUSY, NOW)
     return recommend(scaling, known, memory or Memory(), current, NOW)
 
 
@@ -192,7 +195,7 @@ class TestWaking:
         assert (chosen.replicas, chosen.limited_by) == (2, "onMissingMetrics")
 
     def test_held_requests_wake_a_fleet_at_zero(self):
-        known = with_held([TOKENS_ASLEEP, ASLEEP], Fresh(3.0, NOW), NOW)
+        known = with_held([TOKENS_ASLEEP, ASLEEP], Fresh(3.0, NOW), BUSY, NOW)
         chosen = recommend(Scaling(min_replicas=0, max_replicas=8), known, Memory(), 0, NOW)
         assert (chosen.replicas, chosen.limited_by) == (1, "concurrentRequests")
 

@@ -97,11 +97,11 @@ def faces_of(spec: ModelDeploymentSpec, demand: Demand, current: int) -> tuple[F
             targets.prompt_tokens_per_second,
         ),
         _simple("requestsPerSecond", "requests/s", Signal.REQUESTS, demand, targets.requests_per_second),
-        _in_flight("concurrentRequests", demand, targets.concurrent_requests),
+        in_flight("concurrentRequests", demand, targets.concurrent_requests),
     ]
     stated = [face for face in found if face is not None]
     if not stated:
-        default = _in_flight("concurrentRequests (default)", demand, DEFAULT_CONCURRENT_REQUESTS)
+        default = in_flight("concurrentRequests (default)", demand, DEFAULT_CONCURRENT_REQUESTS)
         stated = [default] if default is not None else []
     if spec.scaling.min_replicas == 0 and not any(face.unit == "requests" for face in stated):
         stated += _occupied(demand)
@@ -132,7 +132,8 @@ def _simple(name: str, unit: str, signal: Signal, demand: Demand, target: float 
     return _face(name, unit, target, [_total(demand, signal)], lambda values: values[0])
 
 
-def _in_flight(name: str, demand: Demand, target: float | None) -> Face | None:
+def in_flight(name: str, demand: Demand, target: float | None) -> Face | None:
+    """Requests running and waiting in all replicas, against what one is to hold; None without a target."""
     if target is None:
         return None
     totals = [_total(demand, Signal.RUNNING)]
@@ -143,7 +144,7 @@ def _in_flight(name: str, demand: Demand, target: float | None) -> Face | None:
 
 def _occupied(demand: Demand) -> list[Face]:
     """One replica while any request is in flight, whatever the other faces say."""
-    face = _in_flight("requestsInFlight", demand, DEFAULT_CONCURRENT_REQUESTS)
+    face = in_flight("requestsInFlight", demand, DEFAULT_CONCURRENT_REQUESTS)
     if face is None or not face.value:
         return [face] if face is not None else []
     message = f"{shown(face.value)} requests in flight need a replica"

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from stoker.api.queries import CustomSignal
 from stoker.api.v1alpha1 import Freshness
-from stoker.core.demand import ANSWERS_LAST
-from stoker.core.faces import DEFAULT_CONCURRENT_REQUESTS, Face, needed, shown
+from stoker.core.demand import ANSWERS_LAST, Demand
+from stoker.core.faces import DEFAULT_CONCURRENT_REQUESTS, Face, in_flight, needed, shown
 from stoker.core.readings import Fresh, Key, Metrics, Missing, Reading, Stale
 from stoker.core.signals import MOST, Answer, Failed
 
@@ -27,7 +27,12 @@ NOT_ASKED = Missing("the query was not answered yet")
 
 
 def added(
-    faces: Sequence[Face], signals: Sequence[CustomSignal], metrics: Metrics, key: Key, now: float
+    faces: Sequence[Face],
+    signals: Sequence[CustomSignal],
+    metrics: Metrics,
+    deployment: Key,
+    measured: Demand,
+    now: float,
 ) -> tuple[Face, ...]:
     """The replicas' faces, with what a gateway holds on top, and a face for each signal.
 
@@ -35,11 +40,12 @@ def added(
         faces: From ``faces_of``.
         signals: Of the spec.
         metrics: All readings of this tick.
-        key: The ModelDeployment.
+        deployment: Whose faces they are.
+        measured: What ``faces`` were made of.
         now: Unix s.
     """
-    held = metrics.held.get(key)
-    return (*with_held(faces, held, now), *faces_of_signals(signals, metrics, now))
+    held = metrics.held.get(deployment)
+    return (*with_held(faces, held, measured, now), *faces_of_signals(signals, metrics, now))
 
 
 def reading(answer: Answer, at: float) -> Reading:
@@ -110,12 +116,13 @@ def _aged(said: Reading, now: float) -> Reading:
 # --- Requests that a gateway holds ---------------------------------------------------------------
 
 
-def with_held(faces: Sequence[Face], said: Reading | None, now: float) -> tuple[Face, ...]:
+def with_held(faces: Sequence[Face], said: Reading | None, measured: Demand, now: float) -> tuple[Face, ...]:
     """The faces, those of requests in flight with what a gateway holds on top.
 
     Args:
         faces: From ``faces_of``. Where none of them counts requests in flight, one is added.
         said: Requests held; None when there is no gateway.
+        measured: What ``faces`` were made of.
         now: Unix s.
     """
     if said is None:
@@ -127,21 +134,9 @@ def with_held(faces: Sequence[Face], said: Reading | None, now: float) -> tuple[
         return tuple(faces)
     counted = [_on_top(face, said) if face.unit == IN_FLIGHT else face for face in faces]
     if not any(face.unit == IN_FLIGHT for face in faces):
-        counted.append(_on_top(_NOTHING_COUNTED, said))
+        flying = in_flight("requestsInFlight", measured, DEFAULT_CONCURRENT_REQUESTS)
+        counted += [_on_top(flying, said)] if flying is not None else []
     return tuple(counted)
-
-
-_NOTHING_COUNTED = Face(
-    name="requestsInFlight",
-    unit=IN_FLIGHT,
-    value=0.0,
-    target=DEFAULT_CONCURRENT_REQUESTS,
-    replicas=0,
-    complete=True,
-    blind=False,
-    message="",
-)
-"""For a fleet whose targets do not look at requests in flight."""
 
 
 def _on_top(face: Face, said: Fresh | Stale) -> Face:

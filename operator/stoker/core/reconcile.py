@@ -103,7 +103,7 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
     inside = faces_of(spec, measured, current)
-    faces = outside.added(inside, section.signals, snapshot.metrics, deployment.key, snapshot.now)
+    faces = outside.added(inside, section.signals, snapshot.metrics, deployment.key, measured, snapshot.now)
     outlook, ahead = _forecast(snapshot, deployment, spec, memory, measured, faces)
     memory, faces = replace(memory, outlook=outlook), (*faces, *ahead)
     chosen = scaling.recommend(section, faces, memory, current, snapshot.now)
