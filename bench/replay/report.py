@@ -151,11 +151,36 @@ def _ratios(document: dict[str, Any]) -> str:
     return _markdown(["cost of … over …", *(f"**{one}**" for one in ours)], rows)
 
 
-def _ratio(row: dict[str, Any] | None) -> str:
+def _ratio(row: dict[str, Any] | None, *, at: bool = True) -> str:
     if row is None:
         return _DASH
     interval = "" if row["low"] is None else f" ({row['low']:.2f}–{row['high']:.2f})"
-    return f"{row['ratio']:.2f}{interval} at {row['attainment']:.1%}"
+    return f"{row['ratio']:.2f}{interval}" + (f" at {row['attainment']:.1%}" if at else "")
+
+
+def _losses(document: dict[str, Any]) -> str:
+    """Who is no reference and cheaper than one of Stoker's ways, at which attainment, by how much."""
+    found: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
+    for row in document["cost_ratios"]:
+        rival = document["policies"].get(row["against"])
+        if rival is not None and not rival["reference"] and row["attainment"] in COMPARED_AT:
+            found.setdefault((row["policy"], row["against"]), {})[row["attainment"]] = row
+    rows = [
+        [f"**{ours}**", theirs, *(_lost(at.get(level)) for level in COMPARED_AT)]
+        for (ours, theirs), at in found.items()
+        if not theirs.startswith("stoker") and any(row["ratio"] > 1 for row in at.values())
+    ]
+    head = ["dearer", "than", *(f"{level:.1%}" for level in COMPARED_AT)]
+    return (
+        _markdown(head, rows) if rows else "Nobody's curve is above one of Stoker's where both can be read."
+    )
+
+
+def _lost(row: dict[str, Any] | None) -> str:
+    """Bold where the interval leaves no doubt."""
+    text = _ratio(row, at=False)
+    sure = row is not None and row["low"] is not None and row["low"] > 1
+    return f"**{text}**" if sure else text
 
 
 def _source(document: dict[str, Any]) -> str:
@@ -178,12 +203,7 @@ def _clairvoyant(document: dict[str, Any]) -> str:
     table = []
     for one in ours:
         at = {row["attainment"]: row for row in rows if row["policy"] == one}
-        table.append(
-            [
-                f"**{one}**",
-                *(_number(at[level]["ratio"], 2) if level in at else _DASH for level in COMPARED_AT),
-            ]
-        )
+        table.append([f"**{one}**", *(_ratio(at.get(level), at=False) for level in COMPARED_AT)])
     return _markdown(["cost over the clairvoyant's at", *(f"{level:.1%}" for level in COMPARED_AT)], table)
 
 
@@ -228,6 +248,7 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "settings": _settings,
     "ratios": _ratios,
     "clairvoyant": _clairvoyant,
+    "losses": _losses,
     "source": _source,
     "faults": _faults,
 }

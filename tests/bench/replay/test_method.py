@@ -147,7 +147,7 @@ def block(kind: str, name: str, text: str = "old") -> str:
 
 
 def test_tables_are_written_between_their_markers_and_again_to_the_same(folder):
-    kinds = ("costs", "settings", "ratios", "clairvoyant", "source")
+    kinds = ("costs", "settings", "ratios", "losses", "clairvoyant", "source")
     page = "before\n" + "\n".join(block(kind, "replay-steady-240s") for kind in kinds) + "\nafter"
     written = report.rewritten(page, folder)
     assert written.startswith("before\n<!-- replay: costs replay-steady-240s -->\n| GPU-hours at | 95.0% |")
@@ -156,6 +156,7 @@ def test_tables_are_written_between_their_markers_and_again_to_the_same(folder):
     assert "| **stoker utilization** |" in written
     assert "| *static at peak* |" in written
     assert "default: 5" in written
+    assert "| **stoker utilization** | keda running+waiting |" in written  # 22 % dearer than that variant
     assert report.rewritten(written, folder) == written
 
 
