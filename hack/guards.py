@@ -7,6 +7,8 @@ and each of its tests has to fail, by an assertion: an error or a time-out would
 1 when a guard's removal goes unnoticed, or when an entry does not fit the code any more.
 """
 
+from __future__ import annotations
+
 import argparse
 import ast
 import json
@@ -81,13 +83,13 @@ class Guard:
     tests: tuple[str, ...]
     """pytest's ids; one without brackets stands for all cases of the test."""
 
-    def narrowed(self, pattern: str) -> "Guard | None":
-        """The guard, if a pattern as in a shell means it or one of its files; else with the tests it means."""
+    def narrowed(self, pattern: str) -> Guard | None:
+        """The guard, if a pattern as in a shell means it or a file of it; else with the tests it means."""
         if any(_means(pattern, name) for name in (self.name, *(cut.file for cut in self.cuts))):
             return self
         return self.with_tests(test for test in self.tests if _means(pattern, test))
 
-    def with_tests(self, tests: Iterable[str]) -> "Guard | None":
+    def with_tests(self, tests: Iterable[str]) -> Guard | None:
         """The guard with some of its tests; None when there are none."""
         found = tuple(tests)
         return replace(self, tests=found) if found else None

@@ -104,28 +104,24 @@ def untouched(pod: Json) -> bool:
     return not draining(pod) and "deletionTimestamp" not in pod["metadata"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "verdict", "says"),
-    [
-        ("stopped", "False/PrometheusUnreachable", "refused"),
-        ("hung", "False/PrometheusUnreachable", "no answer"),
-        ("blank", "False/MetricsMissing", "0 of 4"),
-        ("error", "False/MetricsMissing", "0 of 4"),
-        ("missing", "False/MetricsMissing", "0 of 4"),
-        ("half_missing", "False/MetricsMissing", "2 of 4"),
-        ("nan", "False/MetricsMissing", "0 of 4"),
-        ("half_nan", "False/MetricsMissing", "2 of 4"),
-    ],
-)
+FAULTS: Final[dict[str, tuple[str, str]]] = {
+    "stopped": ("False/PrometheusUnreachable", "refused"),
+    "hung": ("False/PrometheusUnreachable", "no answer"),
+    "blank": ("False/MetricsMissing", "0 of 4"),
+    "error": ("False/MetricsMissing", "0 of 4"),
+    "missing": ("False/MetricsMissing", "0 of 4"),
+    "half_missing": ("False/MetricsMissing", "2 of 4"),
+    "nan": ("False/MetricsMissing", "0 of 4"),
+    "half_nan": ("False/MetricsMissing", "2 of 4"),
+}
+"""By fault: the condition ScalingActive, and what its message says."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_no_replica_falls_while_metrics_fail(
-    lab: Lab,
-    load: HeldRequests,
-    prometheus: Prometheus,
-    faults: Faults,
-    fault: str,
-    verdict: str,
-    says: str,
+    lab: Lab, load: HeldRequests, prometheus: Prometheus, faults: Faults, fault: str
 ):
+    verdict, says = FAULTS[fault]
     pods = loaded_fleet(lab, load, prometheus.url)
     during: Callable[[], AbstractContextManager[None]] = getattr(faults, fault)
     with History(lab.plane, lab.namespace) as history:

@@ -133,7 +133,8 @@ async def test_events_are_not_told_when_status_could_not_be_published(plan):
 async def test_a_refused_create_is_an_obstacle(plan, error, reason):
     result = await executor(Kube(create=error))[0].execute(plan)
 
-    assert (result.outcome, result.obstacle.reason) == (Outcome.REFUSED, reason)
+    assert result.outcome == Outcome.REFUSED
+    assert result.obstacle.reason == reason
     assert result.obstacle.retry_at > NOW
 
 
