@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench.replay import results
+from bench.replay import results, store
 from bench.replay.experiments import MODEL, START_UPS, Case, Job, Result, run_all
 from bench.replay.fault_runs import FAULTED, fault_table
 from bench.replay.method import carried_out
@@ -58,6 +58,7 @@ def main(  # noqa: PLR0913 - one parameter per option
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = results.RESULTS,
 ) -> None:
     """Replay autoscalers on the same traffic."""
+    store.pin()
     if quick:
         raise typer.Exit(_quick(jobs))
     if report:

@@ -106,6 +106,15 @@ def code_of(policy: str) -> str:
     return _digest((*_SIMULATION, *_RIVALS))
 
 
+def pin() -> None:
+    """Read the versions now: what is edited while a night runs is not the code that ran.
+
+    Processes that are forked later know them too.
+    """
+    for policy in ("", "stoker", "rivals"):
+        code_of(policy)
+
+
 def _files(sources: Iterable[str]) -> Iterator[Path]:
     for source in sources:
         path = ROOT / source
