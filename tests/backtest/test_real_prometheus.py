@@ -131,7 +131,7 @@ async def test_decisions_are_those_of_the_operator_at_the_same_instants(server):
                 replay.step(span.at(number), present[number], answers)
                 number += 1
             live = [n async for n in lived(client, llama, span, present)]
-        assert [m.wanted for m in replay.course.moments] == live
+        assert [m.wanted for m in replay.outcome.moments] == live
         assert len(set(live)) > 1
 
 

@@ -28,40 +28,40 @@ def through(run, load, lives, count, first=0):
         there = [one for one in lives if one.start <= at < one.end]
         known = {Signal.RUNNING: load(at - START), Signal.WAITING: 0.0}
         run.step(at, there, answers(run.names, there, at, known))
-    return run.course
+    return run.outcome
 
 
 def test_it_begins_with_the_replicas_that_ran_within_the_bounds():
-    course = through(replay(), lambda at: 100.0, [life(n) for n in range(4)], 1)
-    assert (course.moments[0].wanted, course.moments[0].serving, course.moments[0].recorded) == (4, 4, 4)
+    outcome = through(replay(), lambda at: 100.0, [life(n) for n in range(4)], 1)
+    assert (outcome.moments[0].wanted, outcome.moments[0].serving, outcome.moments[0].recorded) == (4, 4, 4)
     bounded = through(replay(maxReplicas=3), lambda at: 100.0, [life(n) for n in range(4)], 1)
     assert bounded.moments[0].wanted == 3
 
 
 def test_a_new_replica_is_paid_at_once_and_serves_after_its_start_up():
-    course = through(replay(), lambda at: 70.0 if at < 60 else 90.0, [life(0), life(1)], 30)
-    (change,) = course.changes
+    outcome = through(replay(), lambda at: 70.0 if at < 60 else 90.0, [life(0), life(1)], 30)
+    (change,) = outcome.changes
     assert (change.at - START, change.before, change.after) == (90, 2, 3)
     assert change.limited_by == "concurrentRequests"
     assert "90 requests at 40 per replica needs 3" in change.message
-    at = {m.at - START: m for m in course.moments}
+    at = {m.at - START: m for m in outcome.moments}
     assert (at[75].wanted, at[90].wanted) == (2, 3)
     assert (at[90].serving, at[315].serving, at[330].serving) == (2, 2, 3)
-    assert course.started == 1
+    assert outcome.started == 1
 
 
 def test_replicas_that_leave_serve_no_more():
-    course = through(replay(), lambda at: 30.0, [life(0), life(1)], 40)
-    assert [(c.before, c.after) for c in course.changes] == [(2, 1)]
-    assert course.moments[-1].serving == 1
-    assert course.removed == 1
+    outcome = through(replay(), lambda at: 30.0, [life(0), life(1)], 40)
+    assert [(c.before, c.after) for c in outcome.changes] == [(2, 1)]
+    assert outcome.moments[-1].serving == 1
+    assert outcome.removed == 1
 
 
 def test_the_load_is_the_recorded_one_whatever_the_simulated_fleet_does():
-    course = through(replay(maxReplicas=2), lambda at: 200.0, [life(n) for n in range(5)], 20)
-    assert {m.needed for m in course.moments} == {5}
-    assert {m.load for m in course.moments} == {5.0}
-    assert course.moments[-1].serving == 2
+    outcome = through(replay(maxReplicas=2), lambda at: 200.0, [life(n) for n in range(5)], 20)
+    assert {m.needed for m in outcome.moments} == {5}
+    assert {m.load for m in outcome.moments} == {5.0}
+    assert outcome.moments[-1].serving == 2
 
 
 def test_no_answer_is_a_gap_and_not_an_idle_fleet():
@@ -70,10 +70,10 @@ def test_no_answer_is_a_gap_and_not_an_idle_fleet():
     for number in range(10, 200):
         at = START + number * STEP
         run.step(at, [life(n) for n in range(4)], {Signal.RUNNING.value: Failed("gone")})
-    assert {m.wanted for m in run.course.moments} == {4}
-    last = run.course.moments[-1]
+    assert {m.wanted for m in run.outcome.moments} == {4}
+    last = run.outcome.moments[-1]
     assert (last.needed, last.known) == (None, False)
-    tally = run.course.tallies["concurrentRequests"]
+    tally = run.outcome.tallies["concurrentRequests"]
     assert (tally.known, tally.unknown) == (10, 190)
     assert "Prometheus: gone" in tally.why
 
@@ -83,7 +83,7 @@ def test_a_partly_known_demand_is_a_lower_bound():
     half = answers(run.names, lives[:2], START, {Signal.RUNNING: 100.0, Signal.WAITING: 0.0})
     moment = run.step(START, lives, half)
     assert (moment.needed, moment.known) == (3, False)
-    assert run.course.tallies["concurrentRequests"].partly == 1
+    assert run.outcome.tallies["concurrentRequests"].partly == 1
 
 
 def test_a_replica_that_just_began_to_serve_is_not_held_against_the_metrics():
@@ -97,7 +97,7 @@ def test_nobody_there_counts_against_no_target():
     run = replay()
     moment = run.step(START, [], {})
     assert (moment.recorded, moment.needed, moment.known) == (0, None, False)
-    assert run.course.tallies == {}
+    assert run.outcome.tallies == {}
 
 
 def test_held_requests_and_own_queries_count_as_they_do_live():
@@ -108,7 +108,7 @@ def test_held_requests_and_own_queries_count_as_they_do_live():
     known[gateway.NAME] = Samples((held,))
     known[f"{OWN_QUERY}sum(jobs)"] = Samples((Sample({}, 45.0, START),))
     moment = run.step(START, lives, known)
-    faces = {face.name: face for face in run.course.last.faces}
+    faces = {face.name: face for face in run.outcome.last.faces}
     assert (faces["concurrentRequests"].value, faces["signals[jobs]"].replicas) == (80.0, 5)
     assert (moment.needed, moment.load) == (5, 4.5)
 

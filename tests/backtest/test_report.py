@@ -8,7 +8,7 @@ import pytest
 
 from stoker.backtest.errors import BacktestError
 from stoker.backtest.recorded import Recorded
-from stoker.backtest.replay import Change, Course, Moment, Tally
+from stoker.backtest.replay import Change, Moment, Outcome, Tally
 from stoker.backtest.report import Terms, as_json, check_ends, check_tallies, report
 from stoker.clients.answers import Span
 from tests.backtest.lab import START, life
@@ -33,10 +33,10 @@ def moments(*rows):
     ]
 
 
-def answer(rows, *, price=None, lives=None, gaps=(), course=None):
-    course = course or Course(moments(*rows))
+def answer(rows, *, price=None, lives=None, gaps=(), outcome=None):
+    outcome = outcome or Outcome(moments(*rows))
     return report(
-        terms(len(rows), price), Recorded(tuple(lives or [life(0)]), 15.0, gaps), course, ["store 7 is down"]
+        terms(len(rows), price), Recorded(tuple(lives or [life(0)]), 15.0, gaps), outcome, ["store 7 is down"]
     )
 
 
@@ -121,11 +121,11 @@ def test_some_minutes_may_be_missing_at_the_ends():
 
 
 def test_a_target_that_was_mostly_unknown():
-    course = Course(
+    outcome = Outcome(
         tallies={"a": Tally(known=70, unknown=30), "b": Tally(known=49, partly=1, unknown=50, why="no x")}
     )
     with pytest.raises(BacktestError) as refused:
-        check_tallies(course)
+        check_tallies(outcome)
     assert "the demand for b was not known for 51% of the time that replicas served" in str(refused.value)
     assert "(no x)" in str(refused.value)
     assert "for a " not in str(refused.value)
@@ -133,17 +133,17 @@ def test_a_target_that_was_mostly_unknown():
 
 def test_no_target_at_all():
     with pytest.raises(BacktestError, match="no target of the spec"):
-        check_tallies(Course())
+        check_tallies(Outcome())
 
 
 # --- JSON and assumptions ------------------------------------------------------------------------
 
 
 def test_the_json_has_all_and_is_plain():
-    course = Course(moments((2, 2, 3, 2), (2, 2, 3, 2), (3, 2, 3, None)), removed=3)
-    course.changes.append(Change(START + 60, 2, 3, "windows.up", "why"))
-    course.tallies["concurrentRequests"] = Tally(2, 0, 1, "gone")
-    found = json.loads(json.dumps(as_json(answer([None] * 3, course=course, price=1.0)), allow_nan=False))
+    outcome = Outcome(moments((2, 2, 3, 2), (2, 2, 3, 2), (3, 2, 3, None)), removed=3)
+    outcome.changes.append(Change(START + 60, 2, 3, "windows.up", "why"))
+    outcome.tallies["concurrentRequests"] = Tally(2, 0, 1, "gone")
+    found = json.loads(json.dumps(as_json(answer([None] * 3, outcome=outcome, price=1.0)), allow_nan=False))
     assert (found["from"], found["to"]) == ("2027-01-15T08:00:00Z", "2027-01-15T08:01:00Z")
     assert found["decisions"] == [
         {"time": "2027-01-15T08:01:00Z", "from": 2, "to": 3, "limitedBy": "windows.up", "message": "why"}
@@ -178,8 +178,8 @@ def test_the_json_has_all_and_is_plain():
 
 
 def test_assumptions_name_their_numbers():
-    course = Course(moments((2, 2, 3, 2)), removed=3)
-    text = " ".join(answer([None], course=course).assumptions)
+    outcome = Outcome(moments((2, 2, 3, 2)), removed=3)
+    text = " ".join(answer([None], outcome=outcome).assumptions)
     assert "240 s from creation to serving (--start-up)" in text
     assert "2 GPUs each" in text
     assert "3 drains would add at most 1.0 GPU-hours (drain.timeout is 600 s)" in text
@@ -189,6 +189,6 @@ def test_assumptions_name_their_numbers():
 def test_at_the_operators_own_step_there_is_nothing_to_say_about_it():
     given = terms(3)
     given = replace(given, span=replace(given.span, step=5.0))
-    found = report(given, Recorded((life(0),), 15.0, ()), Course(moments((1, 1, 1, 1))), [])
+    found = report(given, Recorded((life(0),), 15.0, ()), Outcome(moments((1, 1, 1, 1))), [])
     assert not any("apart" in one for one in found.assumptions)
     assert math.isfinite(found.simulated.mean)

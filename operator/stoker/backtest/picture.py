@@ -67,7 +67,7 @@ def _title(answer: Report) -> str:
 
 
 def _replicas(axes: Any, answer: Report) -> None:
-    moments = answer.course.moments
+    moments = answer.outcome.moments
     times = _times(moments)
     needed = [float("nan") if m.needed is None else m.needed for m in moments]
     axes.fill_between(times, needed, step="post", color=_NEEDED, label="needed, at the spec's targets")
@@ -98,7 +98,7 @@ def _replicas(axes: Any, answer: Report) -> None:
 
 
 def _load(axes: Any, answer: Report) -> None:
-    moments = answer.course.moments
+    moments = answer.outcome.moments
     times, loads = _times(moments), [m.load if m.known else float("nan") for m in moments]
     for color, serving in ((_REAL, [m.recorded for m in moments]), (_OURS, [m.serving for m in moments])):
         shares = [load / max(1, count) for load, count in zip(loads, serving, strict=True)]

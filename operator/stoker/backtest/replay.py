@@ -84,7 +84,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Course:
+class Outcome:
     """What happened to both fleets."""
 
     moments: list[Moment] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Course:
 
 @dataclass(slots=True)
 class Replay:
-    """The spec's decisions on recorded answers; feed it with `step`, then read `course`.
+    """The spec's decisions on recorded answers; feed it with `step`, then read `outcome`.
 
     Args:
         deployment: whose spec decides.
@@ -115,7 +115,7 @@ class Replay:
     start_up: float
     stale_after: float
     days: Days = field(default_factory=Days)
-    course: Course = field(default_factory=Course)
+    outcome: Outcome = field(default_factory=Outcome)
     _decider: Decider = field(init=False)
     _fleet: Fleet = field(init=False)
     _pods: dict[Life, Pod] = field(default_factory=dict)
@@ -132,8 +132,8 @@ class Replay:
         wanted = self._decider.decide(at, pods, self._metrics(answers, pods, at), self._history(at))
         self._carry_out(wanted, at)
         moment = self._moment(at, wanted, len(lives))
-        self.course.moments.append(moment)
-        self.course.last = wanted
+        self.outcome.moments.append(moment)
+        self.outcome.last = wanted
         if lives:
             self._count(_demands(wanted.faces))
         return moment
@@ -166,16 +166,16 @@ class Replay:
         return pod
 
     def _carry_out(self, wanted: Want, at: float) -> None:
-        course, fleet = self.course, self._fleet
-        before = course.moments[-1].wanted if course.moments else None
+        outcome, fleet = self.outcome, self._fleet
+        before = outcome.moments[-1].wanted if outcome.moments else None
         if before is None:
             fleet.begin(wanted.desired, at)
         elif before != wanted.desired:
             chosen = wanted.recommendation
             assert chosen is not None  # noqa: S101 - a spec without scaling is refused
-            course.changes.append(Change(at, before, wanted.desired, chosen.limited_by, chosen.message))
+            outcome.changes.append(Change(at, before, wanted.desired, chosen.limited_by, chosen.message))
             fleet.scale(wanted.desired, at)
-        course.started, course.removed = fleet.started, fleet.removed
+        outcome.started, outcome.removed = fleet.started, fleet.removed
 
     def _moment(self, at: float, wanted: Want, recorded: int) -> Moment:
         demands = _demands(wanted.faces)
@@ -193,7 +193,7 @@ class Replay:
 
     def _count(self, faces: Iterable[Face]) -> None:
         for face in faces:
-            tally = self.course.tallies.setdefault(face.name, Tally())
+            tally = self.outcome.tallies.setdefault(face.name, Tally())
             if _known(face):
                 tally.known += 1
                 continue

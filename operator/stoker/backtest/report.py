@@ -17,7 +17,7 @@ from stoker.api.status import CapacityStatus
 from stoker.backtest.errors import BacktestError
 from stoker.backtest.period import STEPS, rfc3339, shown
 from stoker.backtest.recorded import Recorded
-from stoker.backtest.replay import Course, Moment, Tally, stretches
+from stoker.backtest.replay import Moment, Outcome, Tally, stretches
 from stoker.clients.answers import Span
 from stoker.core.learning import published
 from stoker.core.observed import ModelDeployment
@@ -95,7 +95,7 @@ class Report:
     terms: Terms
     simulated: Totals
     recorded: Totals
-    course: Course
+    outcome: Outcome
     gaps: tuple[tuple[float, float], ...]
     """Stretches without a sample of any replica, Unix s."""
     scrape_interval: float
@@ -128,16 +128,16 @@ def check_ends(found: Recorded, span: Span) -> None:
         )
 
 
-def check_tallies(course: Course) -> None:
+def check_tallies(outcome: Outcome) -> None:
     """Refuse to answer where a target's demand was mostly unknown.
 
     Raises:
         BacktestError: names the targets, how long they were unknown, and why.
     """
-    thin = {name: t for name, t in course.tallies.items() if t.known < FEWEST_KNOWN * t.instants}
+    thin = {name: t for name, t in outcome.tallies.items() if t.known < FEWEST_KNOWN * t.instants}
     if thin:
         raise BacktestError("\n".join(_thin(name, tally) for name, tally in thin.items()))
-    if not course.tallies:
+    if not outcome.tallies:
         raise BacktestError("no target of the spec has a demand that could be read: set scaling.targets")
 
 
@@ -149,9 +149,9 @@ def _thin(name: str, tally: Tally) -> str:
     )
 
 
-def report(terms: Terms, found: Recorded, course: Course, notes: Sequence[str]) -> Report:
+def report(terms: Terms, found: Recorded, outcome: Outcome, notes: Sequence[str]) -> Report:
     """Sum up a replay."""
-    moments, span = course.moments, terms.span
+    moments, span = outcome.moments, terms.span
     step_hours = span.step / 3600
     simulated_hours = sum(m.wanted for m in moments) * step_hours
     recorded_hours = found.hours(span.start, span.start + terms.seconds, terms.start_up)
@@ -160,18 +160,18 @@ def report(terms: Terms, found: Recorded, course: Course, notes: Sequence[str]) 
         terms=terms,
         simulated=_totals(terms, moments, lambda m: m.wanted, lambda m: m.serving, simulated_hours),
         recorded=_totals(terms, moments, lambda m: m.recorded, lambda m: m.recorded, recorded_hours),
-        course=course,
+        outcome=outcome,
         gaps=gaps,
         scrape_interval=found.scrape_interval,
-        capacity=_capacity(course),
+        capacity=_capacity(outcome),
         unknown_minutes=sum(not m.known for m in moments) * span.step / 60,
         notes=tuple(notes),
-        assumptions=tuple(_assumptions(terms, course)),
+        assumptions=tuple(_assumptions(terms, outcome)),
     )
 
 
-def _capacity(course: Course) -> CapacityStatus | None:
-    last = course.last
+def _capacity(outcome: Outcome) -> CapacityStatus | None:
+    last = outcome.last
     return published(last.spec, last.memory.learned) if last is not None else None
 
 
@@ -211,7 +211,7 @@ def _reversals(different: Sequence[int]) -> int:
     return sum(a != b for a, b in pairwise(ups))
 
 
-def _assumptions(terms: Terms, course: Course) -> Iterator[str]:
+def _assumptions(terms: Terms, outcome: Outcome) -> Iterator[str]:
     yield (
         "A fleet counts as short of capacity while the demand needs more replicas, at the spec's targets, "
         "than serve. Both fleets are held against the same demand."
@@ -232,10 +232,10 @@ def _assumptions(terms: Terms, course: Course) -> Iterator[str]:
     )
     spec = terms.deployment.spec
     drain = spec.drain.timeout.seconds if spec is not None else 0.0
-    hours = course.removed * drain / 3600 * terms.gpus
+    hours = outcome.removed * drain / 3600 * terms.gpus
     yield (
         f"A replica that leaves costs nothing from then on: how long its last requests take is not recorded. "
-        f"{course.removed} drains would add at most {hours:,.1f} GPU-hours (drain.timeout is {drain:g} s)."
+        f"{outcome.removed} drains would add at most {hours:,.1f} GPU-hours (drain.timeout is {drain:g} s)."
     )
     if terms.span.step > OPERATORS_STEP:
         yield (
@@ -265,7 +265,7 @@ def as_json(answer: Report) -> dict[str, Any]:
         "unknownMinutes": round(answer.unknown_minutes, 2),
         "gaps": [{"from": rfc3339(a), "to": rfc3339(b)} for a, b in answer.gaps],
         "targets": {
-            name: _tally_json(tally, terms.span.step / 60) for name, tally in answer.course.tallies.items()
+            name: _tally_json(tally, terms.span.step / 60) for name, tally in answer.outcome.tallies.items()
         },
         "capacity": None
         if answer.capacity is None
@@ -280,9 +280,9 @@ def as_json(answer: Report) -> dict[str, Any]:
                 "limitedBy": c.limited_by,
                 "message": c.message,
             }
-            for c in answer.course.changes
+            for c in answer.outcome.changes
         ],
-        "replicas": list(_timeline(answer.course.moments)),
+        "replicas": list(_timeline(answer.outcome.moments)),
     }
 
 

@@ -16,7 +16,7 @@ from stoker.api.status import StartupStatus
 from stoker.backtest.errors import BacktestError
 from stoker.backtest.history import History, Scope
 from stoker.backtest.recorded import LOOKBACK, Recorded
-from stoker.backtest.replay import Course, Replay
+from stoker.backtest.replay import Outcome, Replay
 from stoker.backtest.report import Report, Terms, check_ends, check_tallies, report
 from stoker.clients.answers import Span
 from stoker.clients.prometheus import Prometheus, access_from
@@ -68,12 +68,12 @@ async def run(asked: Asked, settings: Settings) -> Report:
         check_ends(found, asked.span)
         days = await history.days(asked.span)
         replay = Replay(deployment, names, seconds, settings.stale_after_seconds, days)
-        course = await _replayed(history, found, replay, asked.span)
-    check_tallies(course)
-    return report(terms, found, course, sorted(history.warnings))
+        outcome = await _replayed(history, found, replay, asked.span)
+    check_tallies(outcome)
+    return report(terms, found, outcome, sorted(history.warnings))
 
 
-async def _replayed(history: History, found: Recorded, replay: Replay, span: Span) -> Course:
+async def _replayed(history: History, found: Recorded, replay: Replay, span: Span) -> Outcome:
     present = found.present(span.at(number) for number in range(span.count))
     most = max((len(lives) for _, lives in found.present(span.at(n) for n in range(span.count))), default=1)
     with _progress() as bar:
@@ -85,7 +85,7 @@ async def _replayed(history: History, found: Recorded, replay: Replay, span: Spa
                 if bar is not None and task is not None:
                     bar.advance(task)
                 await asyncio.sleep(0)  # lets the next chunk come in meanwhile
-    return replay.course
+    return replay.outcome
 
 
 def _progress() -> AbstractContextManager[Progress | None]:

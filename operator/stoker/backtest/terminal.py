@@ -29,7 +29,7 @@ def show(answer: Report, console: Console, *, decisions: bool) -> None:
         console.width = _PLAIN_WIDTH
     with console.capture() as captured:
         if decisions:
-            console.print(_decisions(answer.course.changes))
+            console.print(_decisions(answer.outcome.changes))
         console.print(_chart(answer, console.width))
         console.print(_sums(answer))
         console.print(_remarks(answer))
@@ -54,7 +54,7 @@ def _decisions(changes: Sequence[Change]) -> RenderableType:
 
 
 def _chart(answer: Report, width: int) -> RenderableType:
-    moments = answer.course.moments
+    moments = answer.outcome.moments
     columns = min(_WIDTH, width - 22, len(moments))
     rows: list[tuple[str, Callable[[Moment], int]]] = [
         ("needed", lambda m: m.needed or 0),
