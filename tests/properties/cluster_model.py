@@ -31,7 +31,7 @@ from tests.factories import FULL, KEY, NOW, UID, load, manifest
 
 DRAIN_SECONDS = 120.0
 LOAD_SECONDS = 20.0
-LINGER_SECONDS = 4.0
+LINGER_SECONDS = 8.0
 """How long a deleted pod takes to go, and holds its name and its GPU."""
 
 

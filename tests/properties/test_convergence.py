@@ -64,9 +64,10 @@ def assert_settled(cluster: Cluster) -> None:
     assert (quiet.actions, quiet.status, quiet.events) == ((), None, ())
 
 
-@given(st.lists(STEPS, max_size=14), st.integers(5, 8), st.integers(0, 4))
+@given(st.lists(STEPS, max_size=14), st.integers(5, 8), st.integers(0, 6))
 def test_any_history_converges_on_enough_gpus(steps, gpus, traffic):
-    cluster = Cluster(gpus=gpus, traffic=traffic, spec={"replicas": 2})
+    cluster = Cluster(gpus=gpus, traffic=traffic, spec={"replicas": 3})
+    cluster.settle()  # replicas that serve, so that there is something to lose
     for step in steps:
         apply(cluster, step)
 
@@ -94,6 +95,7 @@ def test_too_few_gpus_are_all_used_and_one_replica_waits(steps, gpus):
     cluster.settle(600)
 
     assert len(cluster.routed()) == gpus
+    assert len(cluster.live()) == gpus + 1, "one asks the scheduler for all"
     assert cluster.plan().actions == ()
 
 

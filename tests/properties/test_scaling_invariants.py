@@ -118,6 +118,15 @@ def test_a_clock_that_steps_changes_nothing(current, step):
         assert world.desired == current
 
 
+@given(st.integers(2, 9), st.sampled_from([-7200.0, -61.0, -1.0, 61.0, 7200.0]))
+def test_a_clock_that_steps_completes_no_window(current, step):
+    """Twenty seconds without traffic are no whole down window, whatever the clock says of them."""
+    world = World(current)
+    for after in (5, 5, step, 5, 5):
+        world.tick([load(0.0, at=world.now + after)] * current, after)
+        assert world.desired == current
+
+
 @given(st.sampled_from(list(Signal)), WEIRD)
 def test_numbers_that_cannot_be_are_missing(signal, value):
     names = vllm()
