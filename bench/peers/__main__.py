@@ -30,7 +30,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Output = Annotated[Path, typer.Option(help="The JSON file to put the results into.")]
-Untold = Annotated[bool, typer.Option(help="Also a Stoker that is told its bounds alone.")]
+Alone = Annotated[
+    bool,
+    typer.Option("--without-keda", help="Stoker with the target, and Stoker that is told its bounds alone."),
+]
 Seed = Annotated[int, typer.Option(help="Of the traffic.")]
 Samples = Annotated[int, typer.Option(min=0, help="Of each step; 0: as many as are meant to be checked in.")]
 
@@ -54,17 +57,17 @@ def faults(output: Output = results.FILE) -> None:
 
 
 @app.command()
-def confirm(output: Output = results.FILE, seed: Seed = 0, untold: Untold = False) -> None:
+def confirm(output: Output = results.FILE, seed: Seed = 0, alone: Alone = False) -> None:
     """Play a ramp in real time, and put it beside the replay's prediction."""
-    _section("ramp", output, lambda: _confirmed(seed, _contenders(untold=untold)))
+    _section("confirmation" if alone else "ramp", output, lambda: _confirmed(seed, _contenders(alone)))
 
 
 @app.command()
-def predict(seed: Seed = 0, untold: Untold = False) -> None:
+def predict(seed: Seed = 0, alone: Alone = False) -> None:
     """Print the prediction alone: a matter of seconds."""
     plan = ramp.Ramp(seed=seed)
     print(f"target: {plan.target} requests in flight per replica; {len(plan.arrivals)} requests")
-    for contender in _contenders(untold=untold):
+    for contender in _contenders(alone):
         print(contender.name, confirmation.predict(plan, contender))
 
 
@@ -83,8 +86,8 @@ def everything(output: Output = results.FILE) -> None:
     confirm(output)
 
 
-def _contenders(*, untold: bool) -> Sequence[Contender]:
-    return (*ramp.CONTENDERS, ramp.STOKER_UNTOLD) if untold else ramp.CONTENDERS
+def _contenders(alone: bool) -> Sequence[Contender]:
+    return ramp.STOKERS if alone else ramp.CONTENDERS
 
 
 def _confirmed(seed: int, contenders: Sequence[Contender]) -> Figures:

@@ -1,6 +1,6 @@
 """Everything real that both sides share, started and ended together.
 
-One plane with one KEDA; per `Site` a Prometheus, the Stoker operator that asks it, and the fleets whose
+One plane with one KEDA (if any fleet is its own); per `Site` a Prometheus, the Stoker operator that asks it, and the fleets whose
 metrics it has. More than one site is for faults of Prometheus itself, which must not reach others.
 The simulated engines of each side are in a process of that side.
 """
@@ -41,10 +41,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """A plane with both autoscalers at work."""
+    """A plane with the autoscalers of its fleets at work; without fleets of KEDA's there is no KEDA."""
 
     plane: Access
-    keda: Keda
+    keda: Keda | None
     sites: Mapping[str, Site]
     engines: Mapping[Side, EngineFleet]
 
@@ -90,7 +90,8 @@ def open_arena(
         pods = sum(fleet.maximum for fleet in everyone)
         create_nodes(plane, pods * fleets.GPUS_PER_REPLICA // GPUS_PER_NODE + 2, gpus=GPUS_PER_NODE)
         install_crds(plane)
-        keda = stack.enter_context(Keda.start(plane))
+        sides = {fleet.contender.side for fleet in everyone}
+        keda = stack.enter_context(Keda.start(plane)) if Side.KEDA in sides else None
         _apply(plane, [fleets.namespace(fleet) for fleet in everyone])
         processes = {
             side: stack.enter_context(
@@ -101,7 +102,7 @@ def open_arena(
                     log=plane.directory / "logs" / f"engines-{side}.log",
                 )
             )
-            for side in Side
+            for side in sorted(sides)
         }
         sites = {
             name: _open_site(stack, plane, name, group, scrape_interval) for name, group in groups.items()

@@ -203,12 +203,14 @@ async def _grow(here: Session) -> None:
 async def _operators_down(here: Session) -> None:
     arena = here.arena
     here.say("both operators are killed")
-    arena.keda.kill_operator()
+    if arena.keda is not None:
+        arena.keda.kill_operator()
     for site in arena.sites.values():
         site.operator.kill()
     await asyncio.sleep(DOWN_SECONDS)
     here.say("both operators come back")
-    await asyncio.to_thread(arena.keda.start_operator)
+    if arena.keda is not None:
+        await asyncio.to_thread(arena.keda.start_operator)
     for site in arena.sites.values():
         await asyncio.to_thread(site.operator.restart)
     await asyncio.sleep(AFTER_DOWN_SECONDS)

@@ -35,6 +35,7 @@ SHARE = 0.65
 """Of what a replica carries at the objective: the middle of the replay's settings."""
 STOKER_UNTOLD = Contender("Stoker, min and max only", Side.STOKER, targeted=False)
 CONTENDERS = (KEDA, STOKER)
+STOKERS = (STOKER, STOKER_UNTOLD)
 
 
 @dataclass(frozen=True)

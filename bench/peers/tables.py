@@ -65,7 +65,7 @@ def _cell(name: str, cell: Figures) -> list[tuple[str, ...]]:
     ]
 
 
-TABLES = {"reaction": reaction, "ramp": ramp, "faults": faults}
+TABLES = {"confirmation": ramp, "faults": faults, "ramp": ramp, "reaction": reaction}
 
 
 def _spread(spread: Figures | None) -> str:
