@@ -1,8 +1,8 @@
 """Everything real that both sides share, started and ended together.
 
-One plane with one KEDA (if any fleet is its own); per `Site` a Prometheus, the Stoker operator that asks it, and the fleets whose
-metrics it has. More than one site is for faults of Prometheus itself, which must not reach others.
-The simulated engines of each side are in a process of that side.
+One plane, with a KEDA if any fleet is KEDA's; per `Site` a Prometheus, the Stoker operator that asks it, and
+the fleets whose metrics it has. More than one site is for faults of Prometheus itself, which must not reach
+others. The simulated engines of each side are in a process of that side.
 """
 
 import shutil
