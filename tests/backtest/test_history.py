@@ -1,11 +1,12 @@
 """Reading the past: chunks, halves, whose series they are, and what is said when there are none."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from stoker.backtest.errors import BacktestError
-from stoker.backtest.history import FEWEST, MOST, OWN_QUERY, History, Scope
+from stoker.backtest.history import FEWEST, MOST, OWN_QUERY, History, Scope, _collect
 from stoker.clients.answers import Course, Matrix, Span
 from stoker.core import gateway
 from stoker.core.history import STEP_SECONDS
@@ -156,6 +157,18 @@ async def test_a_failure_ends_it_and_says_which_query_and_when(failed, times):
     assert len(ranges.asked) == times
 
 
+async def test_a_chunk_that_took_too_long_is_no_unreachable_server():
+    def answer(name, query, span):
+        late = Failed("no answer from http://x within 120 s", unreachable=True)
+        return one_pod(name, query, span) if span.count <= 100 else late
+
+    _, impatient = history(answer, patience=-1.0)
+    assert len([a async for a in impatient.instants(SPAN, 1)]) == SPAN.count
+    _, patient = history(answer)
+    with pytest.raises(BacktestError, match="no answer from"):
+        await anext(patient.instants(SPAN, 1))
+
+
 async def test_a_reader_that_stops_early_leaves_nothing_behind():
     _, past = history(one_pod)
     instants = past.instants(Span(0.0, 15.0 * 3 * MOST, 15.0), 1)
@@ -184,6 +197,20 @@ async def test_a_survey_finds_replicas_and_scrape_interval():
     ]
     assert found.scrape_interval == 15.0
     assert list(ranges.asked[0][0]) == [Freshness.LAST_SAMPLE]
+
+
+async def test_a_sample_that_several_instants_see_counts_once():
+    def answer(name, query, span):
+        found = one_pod(name, query, span)
+        if name != Freshness.LAST_SAMPLE:
+            return found
+        return Matrix((replace(found.courses[0], values=every(span, lambda at: at // 60 * 60)),))
+
+    _, past = history(answer)
+    seen = {}
+    async for _, matrices in past._chunks({Freshness.LAST_SAMPLE.value: "x"}, SPAN, MOST):
+        _collect(seen, matrices[Freshness.LAST_SAMPLE].courses[0])
+    assert [list(times) for times in seen.values()] == [[60.0 * n for n in range(61)]]
 
 
 async def test_no_such_metric_at_all():

@@ -1,13 +1,17 @@
 """Both fleets through the same time: what is decided, what serves when, and what was known."""
 
+from dataclasses import replace
+from typing import ClassVar
+
 import pytest
 
 from stoker.backtest.history import OWN_QUERY
 from stoker.backtest.recorded import Days
 from stoker.backtest.replay import Replay, stretches
 from stoker.core import gateway
+from stoker.core.faces import Face
 from stoker.core.history import STEP_SECONDS
-from stoker.core.readings import Signal
+from stoker.core.readings import Metrics, Signal
 from stoker.core.signals import Failed, Sample, Samples
 from tests.backtest.lab import START, answers, life
 from tests.factories import deployment
@@ -126,6 +130,31 @@ def test_forecasts_know_the_days_before_and_none_of_the_days_after(monkeypatch):
     monkeypatch.setattr(type(run._decider), "decide", lambda self, *args: note(*args))
     through(run, lambda at: 30.0, [life(0)], 2)
     assert [list(known.values) for known in asked] == [[100.0] * 11] * 2
+
+
+def test_the_days_before_are_looked_at_every_hour():
+    class Counted(Days):
+        looks: ClassVar[list] = []
+
+        def until(self, at):
+            self.looks.append(at - START)
+
+    through(replay(days=Counted()), lambda at: 30.0, [life(0)], 2 * 240 + 1)
+    assert Counted.looks == [0.0, 3600.0, 7200.0]
+
+
+def test_neither_a_guard_nor_a_forecast_is_a_need():
+    def face(name, replicas, **fields):
+        return Face(name, "requests", 40.0 * replicas, 40.0, replicas, True, False, "", **fields)
+
+    def asks(run, *faces):
+        decided = run._decider.decide(START, [], Metrics(START))
+        return run._moment(START, replace(decided, faces=faces), 1)
+
+    need, guard, ahead = face("a", 2), face("b", 9, guard=True), face("c", 8, ahead=True)
+    assert asks(replay(), need, guard).needed == 2
+    assert asks(replay(), need, ahead).needed == 2
+    assert asks(replay(), need, ahead).load == 2.0
 
 
 @pytest.mark.parametrize(

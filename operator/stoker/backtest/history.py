@@ -128,6 +128,8 @@ class History:
     latency: bool
     own: tuple[str, ...] = ()
     """The user's own queries: PromQL of ``spec.scaling.signals``."""
+    patience: float = 100.0
+    """Seconds after which a chunk that failed has only taken too long: it is asked for in halves."""
     warnings: set[str] = field(default_factory=set)
     """What Prometheus remarked, e.g. that a store gave only part of its data."""
 
@@ -205,13 +207,17 @@ class History:
 
     async def _read(self, queries: Mapping[str, str], span: Span) -> list[_Chunk]:
         """One chunk, in as many pieces as the server needs."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
         answers = await self.prometheus.query_range_all(queries, span)
+        late = clock() - started > self.patience
         failed = {name: a for name, a in answers.items() if isinstance(a, Failed)}
         if not failed:
             matrices = {name: self._own(name, a) for name, a in answers.items() if isinstance(a, Matrix)}
             return [(span, matrices)]
         name, why = next(iter(failed.items()))
-        if why.unreachable or "bad_data" in why.why or span.count <= FEWEST:
+        hopeless = (why.unreachable and not late) or "bad_data" in why.why
+        if hopeless or span.count <= FEWEST:
             when = f"{shown(span.start)} to {shown(span.end)}"
             hint = _CREDENTIALS if "HTTP 401" in why.why or "HTTP 403" in why.why else ""
             raise BacktestError(f"Prometheus did not answer query {name!r} for {when}: {why.why}{hint}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,9 +63,10 @@ async def run(asked: Asked, settings: Settings) -> Report:
         guarded = spec.scaling.targets.time_to_first_token is not None
         own = tuple(signal.query for signal in spec.scaling.signals)
         history = History(prometheus, scope, names, guarded, own)
-        found = await history.survey(_with_lead(asked.span, names.rate_window_seconds))
-        check_ends(found, asked.span)
-        days = await history.days(asked.span)
+        with _progress("looking for replicas", None):
+            found = await history.survey(_with_lead(asked.span, names.rate_window_seconds))
+            check_ends(found, asked.span)
+            days = await history.days(asked.span)
         replay = Replay(deployment, names, seconds, settings.stale_after_seconds, days)
         outcome = await _replayed(history, found, replay, asked.span)
     check_tallies(outcome)
@@ -76,24 +76,26 @@ async def run(asked: Asked, settings: Settings) -> Report:
 async def _replayed(history: History, found: Recorded, replay: Replay, span: Span) -> Outcome:
     present = found.present(span.at(number) for number in range(span.count))
     most = max((len(lives) for _, lives in found.present(span.at(n) for n in range(span.count))), default=1)
-    with _progress() as bar:
-        task = bar.add_task("replaying", total=span.count) if bar is not None else None
+    with _progress("replaying", span.count) as advance:
         async with aclosing(history.instants(span, most)) as instants:
             async for answers in instants:
                 at, lives = next(present)
                 replay.step(at, lives, answers)
-                if bar is not None and task is not None:
-                    bar.advance(task)
+                advance()
                 await asyncio.sleep(0)  # lets the next chunk come in meanwhile
     return replay.outcome
 
 
-def _progress() -> AbstractContextManager[Progress | None]:
-    """A bar on stderr where that is a terminal."""
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar on stderr where that is a terminal; call what it gives for each part that is done."""
     if not sys.stderr.isatty():
-        return nullcontext()
-    columns: Iterable[Any] = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
 
 
 def _with_lead(span: Span, rate_window: float) -> Span:
