@@ -14,11 +14,10 @@ from stoker.api.v1alpha1 import (
     ModelSource,
     OnMissingMetrics,
     ReplicaState,
-    Scaling,
     ScalingMode,
 )
 from stoker.core.engines.engine import TOKEN_KEY
-from stoker.core.faces import DEFAULT_CONCURRENT_REQUESTS, PROMPT_TOKEN_WEIGHT
+from stoker.core.learning import STATED_PROMPT_WEIGHT
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ class TestDefaults:
         assert scaling.on_missing_metrics is OnMissingMetrics.HOLD
         assert scaling.targets.utilization == 0.8
         windows = scaling.windows
-        assert (windows.up.seconds, windows.down.seconds, windows.to_zero.seconds) == (30, 600, 3600)
+        assert (windows.up.seconds, windows.down.seconds, windows.to_zero.seconds) == (0, 300, 3600)
 
     def test_drain_and_memory(self, minimal):
         assert minimal.drain.timeout.seconds == 600
@@ -140,11 +139,8 @@ def test_all_names_are_there():
 class TestTextsTellWhatTheCoreDoes:
     """The API may not import the core, so its texts repeat a few numbers and names."""
 
-    def test_the_target_that_counts_when_no_other_does(self):
-        assert f"{DEFAULT_CONCURRENT_REQUESTS} requests in flight" in described(Scaling, "targets")
-
     def test_the_weight_of_a_prompt_token(self):
-        assert f"plus {PROMPT_TOKEN_WEIGHT} of each" in described(Accelerator, "tokens_per_second")
+        assert f"plus {STATED_PROMPT_WEIGHT} of each" in described(Accelerator, "tokens_per_second")
 
     def test_the_key_of_the_token(self):
         assert f"`{TOKEN_KEY}`" in described(ModelSource, "secret_name")

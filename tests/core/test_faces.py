@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 
-from stoker.api.v1alpha1 import Freshness
+from stoker.api.v1alpha1 import CapacitySource, Freshness
 from stoker.core.demand import measure
-from stoker.core.faces import DEFAULT_CONCURRENT_REQUESTS, Face, faces_of, needed
+from stoker.core.faces import Face, faces_of, needed
+from stoker.core.learning import ReplicaCapacity
 from stoker.core.observed import Pod
 from stoker.core.readings import Missing, PodMetrics
+from stoker.core.traffic import InFlight, Seen, Traffic
 from tests.factories import NOW, deployment, load, loading, metrics, pod, readings, silent
 
 NO = Missing("no series")
 
 
+STEADY = Traffic(squares=0.0, deviations=math.inf)
+"""A traffic that was never seen to vary: no head-room, so that a test sees the rest."""
+
+PRIOR = ReplicaCapacity(2000.0, 40.0, 0.3, CapacitySource.PRIOR, 0.0, 0)
+STATED = ReplicaCapacity(100.0, 40.0, 0.3, CapacitySource.STATED, 1.0, 0)
+LEARNED = ReplicaCapacity(100.0, 50.0, 0.25, CapacitySource.LEARNED, 0.9, 25)
+
+
 def faces(
-    pods: dict[Pod, PodMetrics], *, current: int = 2, capacity: int | None = None, **scaling: Any
+    pods: dict[Pod, PodMetrics],
+    *,
+    current: int = 2,
+    capacity: ReplicaCapacity = PRIOR,
+    traffic: Traffic = STEADY,
+    **scaling: Any,
 ) -> tuple[Face, ...]:
-    accelerator = {"tokensPerSecond": capacity} if capacity else {}
-    spec = deployment(scaling={"maxReplicas": 9, **scaling}, accelerators=[accelerator]).spec
+    spec = deployment(scaling={"maxReplicas": 9, **scaling}).spec
     assert spec is not None
-    return faces_of(spec, measure(metrics(pods), tuple(pods), NOW, 60.0), current)
+    return faces_of(spec, measure(metrics(pods), tuple(pods), NOW, 60.0), current, capacity, traffic)
 
 
 def face(pods: dict[Pod, PodMetrics], **fields: Any) -> Face:
@@ -50,15 +65,32 @@ class TestTargets:
 
         assert (found.value, found.replicas) == (41, 3)
 
-    def test_without_targets_the_default_counts_requests_in_flight(self):
-        found = face({pod(0): load(DEFAULT_CONCURRENT_REQUESTS + 1)})
+    def test_a_guess_counts_where_there_is_nothing_better(self):
+        found = face({pod(0): load(41)})
 
-        assert (found.name, found.replicas) == ("concurrentRequests (default)", 2)
+        assert (found.name, found.target, found.replicas) == ("concurrentRequests (default)", 40, 2)
 
-    def test_the_default_steps_back_before_a_stated_target(self):
+    def test_a_guess_never_counts_beside_a_stated_target(self):
         assert [f.name for f in faces({pod(0): load()}, targets={"requestsPerSecond": 1})] == [
             "requestsPerSecond"
         ]
+
+    def test_what_was_learned_counts_beside_a_stated_target(self):
+        found = faces({pod(0): load(41)}, capacity=LEARNED, targets={"requestsPerSecond": 1})
+
+        assert [f.name for f in found] == ["utilization", "requestsPerSecond", "concurrentRequests (learned)"]
+        assert [f.target for f in found] == [80.0, 1.0, 40.0]
+        assert "0.8 of 50 learned" in found[-1].message
+
+    def test_a_stated_number_of_requests_stands_for_the_learned_one(self):
+        found = faces({pod(0): load(41)}, capacity=LEARNED, targets={"concurrentRequests": 10})
+
+        assert (found[-1].name, found[-1].target, found[-1].replicas) == ("concurrentRequests", 10, 5)
+
+    def test_a_stated_capacity_does_not_switch_requests_in_flight_off(self):
+        found = faces({pod(0): load(41)}, capacity=replace(STATED, samples=25))
+
+        assert [f.name for f in found] == ["utilization", "concurrentRequests (learned)"]
 
     def test_every_stated_target_is_a_face(self):
         targets = {
@@ -68,7 +100,7 @@ class TestTargets:
             "timeToFirstToken": "1s",
         }
 
-        names = [f.name for f in faces({pod(0): load()}, capacity=100, targets=targets)]
+        names = [f.name for f in faces({pod(0): load()}, capacity=STATED, targets=targets)]
 
         assert names == ["utilization", *targets]
 
@@ -111,55 +143,79 @@ class TestCompleteness:
         assert (found.covered, found.expected, found.freshness) == (1, 2, Freshness.MISSING)
 
 
-class TestUtilization:
-    def test_prompt_tokens_weigh_three_tenths(self):
-        found = face({pod(0): load(generated_tokens=100.0, prompt_tokens=200.0)}, capacity=100)
+class TestUnasked:
+    """Faces that the spec has no number for."""
 
-        assert (found.value, found.target, found.replicas) == (160.0, 80.0, 2)
+    @pytest.mark.parametrize("missing", ["generated_tokens", "running"])
+    def test_one_that_is_blind_holds_nothing_up_and_lets_nothing_go(self, missing):
+        answered = load(**{"running": 50.0, "requests": 5.0, missing: NO})
+
+        found = faces({pod(0): answered}, capacity=LEARNED, targets={"requestsPerSecond": 1})
+
+        assert not any(f.blind for f in found)
+        assert not all(f.complete for f in found)
+        assert max(f.replicas for f in found) == 5
+
+    def test_of_a_stated_capacity_it_is_blind(self):
+        found = faces({pod(0): load(generated_tokens=NO)}, capacity=STATED)
+
+        assert found[0].blind
+
+
+class TestWork:
+    def test_prompt_tokens_weigh_what_was_learned(self):
+        answered = load(generated_tokens=100.0, prompt_tokens=200.0)
+
+        found = faces({pod(0): answered}, capacity=LEARNED)[0]
+
+        assert (found.name, found.value, found.target, found.replicas) == ("utilization", 150.0, 80.0, 2)
+
+    def test_the_message_says_where_the_capacity_comes_from(self):
+        found = face({pod(0): load(generated_tokens=100.0)}, capacity=STATED)
+
+        assert found.message == "100 weighted tokens/s at 80 per replica (0.8 of 100 stated) needs 2"
 
     def test_the_stated_share_of_the_capacity_is_the_target(self):
-        found = face({pod(0): load(generated_tokens=100.0)}, capacity=100, targets={"utilization": 0.5})
+        found = face({pod(0): load(generated_tokens=100.0)}, capacity=STATED, targets={"utilization": 0.5})
 
         assert found.target == 50.0
 
-    def test_queued_work_comes_on_top(self):
-        saturated = load(100, generated_tokens=1000.0, requests=5.0, waiting=400)
+    def test_head_room_for_fluctuations_comes_on_top(self):
+        varied = Traffic(squares=1e30, deviations=1e30)  # 1 weighted token/s for each
 
-        found = face({pod(0): saturated}, capacity=1000)
+        found = face({pod(0): load(generated_tokens=144.0)}, capacity=STATED, traffic=varied)
 
-        # 60,000 tokens went to 300 finished and 100 running requests: 150 each; 400 of them in a minute
-        assert found.value == pytest.approx(1000.0 + 400 * 150 / 60)
+        assert (found.value, found.headroom) == (144.0, pytest.approx(24.0))
+        assert found.load == pytest.approx(168.0 / 80.0)
+        assert found.replicas == 3
+        assert "and 24 of head-room" in found.message
 
-    def test_the_first_requests_after_a_quiet_time_are_not_taken_for_giants(self):
-        starting = load(80, generated_tokens=2000.0, requests=1 / 60, waiting=10)
+    def test_without_load_there_is_nothing_to_keep_room_for(self):
+        found = face({pod(0): load()}, capacity=STATED, traffic=Traffic())
 
-        found = face({pod(0): starting}, capacity=2000)
+        assert (found.replicas, found.headroom) == (0, 0.0)
 
-        assert found.value is not None
-        assert found.value < 2300
+    def test_what_is_not_served_yet_counts_and_is_said(self):
+        before = Seen(NOW - 20, running=0.0, waiting=0.0, finished=1.0, work=10.0)
+        traffic = replace(
+            STEADY, last=before, in_flight=(InFlight(NOW - 20, 0.0, 0.0),), work=10.0, requests=1.0
+        )
 
-    def test_requests_of_unknown_size_add_nothing(self):
-        found = face({pod(0): load(generated_tokens=100.0, waiting=50)}, capacity=100)
+        found = face({pod(0): load(0, waiting=20, generated_tokens=10.0)}, capacity=STATED, traffic=traffic)
 
-        assert found.value == 100.0
+        # 20 requests of 10 tokens came in 20 s, and are to be done within a minute
+        assert found.value == pytest.approx(10.0 + 10.0 + 20 * 10 / 60)
+        assert "13.3 not served yet" in found.message
 
     def test_a_queue_that_cannot_be_read_keeps_the_face_from_shrinking_the_fleet(self):
-        found = face({pod(0): load(10, generated_tokens=100.0, requests=1.0, waiting=NO)}, capacity=100)
+        found = face({pod(0): load(10, generated_tokens=100.0, requests=1.0, waiting=NO)}, capacity=STATED)
 
         assert not found.complete
         assert not found.blind
         assert found.replicas == 2
 
-    def test_sizes_are_not_made_of_tokens_from_more_replicas_than_requests(self):
-        known, unknown = (
-            load(10, generated_tokens=100.0, requests=1.0, waiting=9),
-            load(10, generated_tokens=100.0, requests=NO),
-        )
-
-        assert face({pod(0): known, pod(1): unknown}, capacity=100).value == 200.0
-
     def test_an_engine_without_a_queue_is_complete(self):
-        found = face({pod(0): readings(running=1.0, generated_tokens=80.0)}, capacity=100)
+        found = face({pod(0): readings(running=1.0, generated_tokens=80.0)}, capacity=STATED)
 
         assert found.complete
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoker.api.conditions import find
 from stoker.api.queries import CustomSignal
-from stoker.api.v1alpha1 import Freshness, OnMissingMetrics, Scaling
+from stoker.api.v1alpha1 import Freshness, ModelDeploymentStatus, OnMissingMetrics, Scaling
 from stoker.core.demand import measure
 from stoker.core.faces import Face, needed
-from stoker.core.observed import Memory, Proposal
+from stoker.core.observed import Memory, Pod, Proposal, Snapshot
 from stoker.core.outside import added, faces_of_signals, reading, with_held
 from stoker.core.readings import Fresh, Metrics, Missing, Reading, Stale
+from stoker.core.reconcile import reconcile
 from stoker.core.scaling import recommend
 from stoker.core.signals import Failed, Sample, Samples
-from tests.factories import KEY, NOW, load, metrics, pod
+from tests.factories import KEY, NOW, deployment, load, metrics, pod
 
 BUSY = measure(metrics({pod(): load(12.0)}), [pod()], NOW, 60.0)
 """Twelve requests in flight."""
@@ -150,7 +153,9 @@ class TestHeld:
 
 # --- What becomes of it --------------------------------------------------------------------------
 
-ZERO = Scaling(min_replicas=0, max_replicas=8, signals=(JOBS,))
+ZERO = Scaling.model_validate(
+    {"minReplicas": 0, "maxReplicas": 8, "signals": (JOBS,), "windows": {"up": "30s"}}
+)
 ASLEEP = in_flight(None, expected=0)
 
 
@@ -217,3 +222,44 @@ class TestDeciding:
     def test_with_all_known_the_window_decides(self):
         memory = Memory(evidence=(Proposal(NOW - 900, NOW - 1, 2),))
         assert decide(Fresh(0.0, NOW), in_flight(12.0), current=5, memory=memory).replicas == 2
+
+
+# --- What is said of it --------------------------------------------------------------------------
+
+
+def scaling_active(said: Reading, *pods: Pod, desired: int, **scaling: Any) -> tuple[str, str, str]:
+    """Status, reason and message of ScalingActive of a fleet with the signal."""
+    signals = [JOBS.model_dump(by_alias=True)]
+    d = deployment(scaling={"minReplicas": 0, "maxReplicas": 8, "signals": signals, **scaling})
+    d = replace(d, status=ModelDeploymentStatus(desired_replicas=desired, granted_replicas=desired))
+    found = replace(metrics({p: load(at=NOW) for p in pods}), signals={JOBS.query: said})
+    plan = reconcile(
+        Snapshot(NOW, {d.key: d}, {d.key: tuple(replace(p, owner_uid=d.uid) for p in pods)}, metrics=found)
+    )[d.key]
+    assert plan.status is not None
+    condition = find(plan.status.conditions, "ScalingActive")
+    assert condition is not None
+    return condition.status.value, condition.reason, condition.message
+
+
+class TestConditions:
+    def test_at_zero_what_can_wake_it_is_fresh(self):
+        status, reason, message = scaling_active(Fresh(0.0, NOW), desired=0)
+        assert (status, reason) == ("True", "MetricsFresh")
+        assert "signals[jobs]" in message
+
+    def test_at_zero_a_missing_signal_is_an_alarm(self):
+        status, reason, message = scaling_active(Missing("no such series"), desired=0)
+        assert (status, reason) == ("False", "MetricsMissing")
+        assert message.startswith("signals[jobs]: no such series")
+
+    def test_at_zero_in_shadow_mode_nothing_is_carried_out(self):
+        assert scaling_active(Fresh(3.0, NOW), desired=0, mode="Shadow")[:2] == ("False", "Shadow")
+
+    def test_a_serving_fleet_names_the_signal_that_is_missing(self):
+        status, reason, message = scaling_active(Missing("no such series"), pod(), desired=1)
+        assert (status, reason) == ("False", "MetricsMissing")
+        assert message == "signals[jobs]: no such series; no replica is removed until it can be read"
+
+    def test_a_part_of_the_data_is_stale(self):
+        assert scaling_active(Stale(3.0, NOW), pod(), desired=1)[:2] == ("False", "MetricsStale")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,13 +18,14 @@ TICK = 5.0
 
 
 def scaling(**fields: Any) -> Scaling:
-    return Scaling.model_validate({"maxReplicas": 20, **fields})
+    windows = {"up": "30s", "down": "10m", **fields.pop("windows", {})}
+    return Scaling.model_validate({"maxReplicas": 20, "windows": windows, **fields})
 
 
 def face(
     replicas: int = 0, *, name: str = "requestsPerSecond", load: float | None = None, **fields: Any
 ) -> Face:
-    value = float(replicas) if load is None else load
+    value = max(0.0, replicas - 0.9) if load is None else load  # so little that the tolerance is no matter
     known = {"complete": True, "blind": False, "message": f"needs {replicas}"}
     return Face(
         **({"name": name, "unit": "x", "value": value, "target": 1.0, "replicas": replicas} | known | fields)
@@ -104,7 +106,7 @@ class TestUp:
         assert settled(4).tick(face(8, load=load)).replicas == goes
 
     def test_a_burst_says_that_it_is_one(self):
-        assert "burst" in settled(4).tick(face(8)).message
+        assert "burst" in settled(4).tick(face(8, load=8.0)).message
 
     def test_a_guard_is_never_a_burst(self):
         assert settled(4).tick(face(0), face(9, load=99.0, guard=True)).replicas == 4
@@ -206,8 +208,54 @@ class TestForecast:
         assert fleet.run(700, face(2), ahead(4))[-1] == 4
 
     def test_it_does_not_hide_a_burst_nor_is_it_one(self):
-        assert settled(2).tick(face(4), ahead(6)).replicas == 4
+        assert settled(2).tick(face(4, load=4.0), ahead(6)).replicas == 4
         assert settled(2).tick(face(2), ahead(6, load=60.0)).replicas == 2
+
+
+class TestTolerance:
+    """What is left of a fleet keeps room: a tenth of the load, and 0.3 replicas at the least."""
+
+    @pytest.mark.parametrize(
+        ("load", "stays"),
+        [(2.7, 3), (2.71, 4), (9.0, 10), (9.1, 11)],
+        ids=["0.3 free", "less than 0.3 free", "a tenth free", "less than a tenth free"],
+    )
+    def test_replicas_go_when_the_rest_has_room(self, load, stays):
+        fleet = settled(stays + 1)
+
+        assert fleet.run(900, face(math.ceil(load), load=load))[-1] == stays
+
+    def test_it_says_that_it_waits_for_room(self):
+        fleet = settled(4)
+        fleet.run(900, face(3, load=2.9))
+
+        found = fleet.tick(face(3, load=2.9))
+
+        assert (found.replicas, found.limited_by) == (4, "tolerance")
+        assert "10% stay free" in found.message
+
+    def test_a_load_that_swings_about_a_whole_replica_turns_nothing_round(self):
+        fleet = settled(4)
+
+        counts = [fleet.run(700, face(n, load=load))[-1] for n, load in ((3, 2.95), (4, 3.05)) * 5]
+
+        assert set(counts) == {4}
+
+    def test_above_what_there_is_there_is_none(self):
+        assert settled(4, windows={"up": "0s"}).tick(face(5, load=4.05)).replicas == 5
+
+    def test_it_is_asked_of_every_face(self):
+        fleet = settled(6)
+
+        assert fleet.run(900, face(5, load=4.1), face(3, load=4.6))[-1] == 6
+
+    def test_a_guard_and_a_forecast_have_no_load_that_could_leave_room(self):
+        fleet = settled(6)
+
+        assert fleet.run(900, face(5, load=4.5, guard=True), face(2))[-1] == 5
+
+    def test_no_load_at_all_leaves_nothing(self):
+        assert settled(3, minReplicas=0, windows={"down": "1m", "toZero": "1m"}).run(200, face(0))[-1] == 0
 
 
 class TestToZero:

@@ -19,11 +19,13 @@ from stoker.core import status
 from stoker.core.capacity import Grant
 from stoker.core.demand import measure
 from stoker.core.faces import faces_of
+from stoker.core.learning import capacity_of
 from stoker.core.lifecycle import Steps
 from stoker.core.observed import Memory, ModelDeployment, Pod
 from stoker.core.readings import PodMetrics
 from stoker.core.scaling import Recommendation
 from stoker.core.status import REFRESH_SECONDS
+from stoker.core.traffic import Traffic
 from stoker.core.verdicts import Decided, moment
 from tests.factories import (
     NOW,
@@ -59,7 +61,7 @@ def measured(
     """What a tick decided on these answers of Prometheus."""
     assert of.spec is not None
     demand = measure(metrics(answers, at=now), list(answers), now, vllm().rate_window_seconds)
-    faces = faces_of(of.spec, demand, len(answers))
+    faces = faces_of(of.spec, demand, len(answers), capacity_of(of.spec), Traffic())
     return decided(of, *answers, demand=demand, faces=faces, now=now, **fields)
 
 

@@ -12,9 +12,11 @@ from stoker.api.v1alpha1 import Decision, ModelDeploymentStatus, ScalingStatus
 from stoker.core.capacity import Grant, Shortage
 from stoker.core.demand import measure
 from stoker.core.faces import faces_of
+from stoker.core.learning import capacity_of
 from stoker.core.lifecycle import Steps
 from stoker.core.observed import ContainerStatus, ModelDeployment, Obstacle, Pod
 from stoker.core.readings import PodMetrics, Stale
+from stoker.core.traffic import Traffic
 from stoker.core.verdicts import (
     STUCK_SECONDS,
     STUCK_WITH_CAUSE_SECONDS,
@@ -65,7 +67,7 @@ def measured(of: ModelDeployment, answers: dict[Pod, PodMetrics], **fields: Any)
     """What a tick decided on these answers of Prometheus."""
     assert of.spec is not None
     demand = measure(metrics(answers), list(answers), NOW, WINDOW)
-    faces = faces_of(of.spec, demand, len(answers))
+    faces = faces_of(of.spec, demand, len(answers), capacity_of(of.spec), Traffic())
     return decided(of, *answers, demand=demand, faces=faces, **fields)
 
 

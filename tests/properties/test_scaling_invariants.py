@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.core import signals
+from stoker.core.learning import capacity_of
 from stoker.core.observed import Memory, Snapshot
 from stoker.core.plan import Plan
 from stoker.core.readings import Fresh, Metrics, Missing, PodMetrics, Signal, Stale
@@ -21,6 +22,8 @@ settings.register_profile("stoker", derandomize=True, deadline=None, max_example
 settings.load_profile("stoker")
 
 SPEC = {"minReplicas": 1, "maxReplicas": 9, "windows": {"up": "10s", "down": "1m"}}
+PER_REPLICA = capacity_of(deployment(scaling=SPEC).spec).concurrent_requests
+"""Requests in flight per replica, before anything is learned."""
 WEIRD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 1e308])
 ANSWERS = st.one_of(
     st.just(Missing("no series")),
@@ -92,7 +95,7 @@ def test_the_same_demand_never_asks_twice_while_replicas_load(running):
         world.tick([load(float(running), at=world.now + 5)])
         for n in range(len(world.pods), world.desired):
             world.pods.append(loading(n, of=world.deployment, created_at=world.now))
-    assert world.desired == min(9, math.ceil(running / 40))
+    assert world.desired == min(9, math.ceil(running / PER_REPLICA))
 
 
 @given(st.integers(1, 5), PODS, st.randoms(use_true_random=False))
@@ -108,10 +111,10 @@ def test_the_order_of_pods_does_not_matter(current, answers, random):
 @given(st.integers(2, 9), st.sampled_from([-7200.0, -61.0, -1.0, 61.0, 7200.0]))
 def test_a_clock_that_steps_changes_nothing(current, step):
     world = World(current)
-    busy = load(40.0 * current)
+    busy = load(37.0 * current)
     for after in (5, 5, step, 5, 5):
         world.tick(
-            [PodMetrics({s: Fresh(40.0, world.now + after) for s in busy.readings if s != Signal.WAITING})]
+            [PodMetrics({s: Fresh(37.0, world.now + after) for s in busy.readings if s != Signal.WAITING})]
             * current,
             after,
         )

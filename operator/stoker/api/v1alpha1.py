@@ -130,8 +130,8 @@ class Targets(ApiModel):
     """What one replica should carry. Several can be set: the one that asks for most replicas wins."""
 
     utilization: Annotated[float, Field(ge=0.05, le=1)] = 0.8
-    """Share of a replica's token capacity to use; the rest is room for bursts. It is a target where
-    `accelerators[].tokensPerSecond` says what the capacity is."""
+    """Share of a replica's capacity to use, in tokens and in requests in flight, stated or learned. Room for
+    the usual fluctuations of the load is kept beside it."""
     generated_tokens_per_second: Rate | None = None
     """Generated tokens per second and replica. Unset: not a target."""
     prompt_tokens_per_second: Rate | None = None
@@ -152,11 +152,12 @@ class Targets(ApiModel):
 class Windows(ApiModel):
     """How long the traffic has to ask for a change before it is made."""
 
-    up: Annotated[Duration, Between("0s", "1h")] = Duration("30s")
+    up: Annotated[Duration, Between("0s", "1h")] = Duration("0s")
     """How long a higher demand has to last before replicas are added; a burst far above capacity does not
-    wait."""
-    down: Annotated[Duration, Between("0s", "24h")] = Duration("10m")
-    """How far back the highest demand counts when replicas are removed."""
+    wait. With 0 nothing waits: head-room for fluctuations is part of the demand already."""
+    down: Annotated[Duration, Between("0s", "24h")] = Duration("5m")
+    """How far back the highest demand counts when replicas are removed. They go when a tenth of the load stays
+    free on the rest."""
     to_zero: Annotated[Duration, Between("1m", "168h")] = Duration("1h")
     """How long there must be no traffic at all before the last replica is removed, where `minReplicas` is
     0."""
@@ -179,8 +180,9 @@ class Scaling(ApiModel):
     several are open each keeps its word: the highest minimum and the lowest maximum hold, and where these
     contradict each other, the minimum. Unset: the same bounds at all times."""
     targets: Targets = Targets()
-    """What one replica should carry. Several can be set: the one that asks for most replicas wins. Where none
-    counts, 40 requests in flight per replica are the target."""
+    """What one replica should carry. Several can be set: the one that asks for most replicas wins. Tokens and
+    requests in flight always count: where no number is stated, against what Stoker has learned that a
+    replica carries (`status.capacity`)."""
     signals: Annotated[
         tuple[CustomSignal, ...], Field(max_length=MAX_SIGNALS, json_schema_extra=map_by("name"))
     ] = ()

@@ -85,6 +85,13 @@ class FirstToken:
     """Why some did not answer; empty when all did."""
 
 
+class InFlight(NamedTuple):
+    """The requests in one replica, as far as it said."""
+
+    running: float
+    waiting: float
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What the replicas of one ModelDeployment carry, as far as it is known."""
@@ -97,6 +104,8 @@ class Demand:
     """Replicas that have served for longer than the rate window: the latencies show what they changed."""
     rate_window: float = 0.0
     """Seconds behind each rate."""
+    in_flight: tuple[InFlight, ...] = ()
+    """Of each replica that answered freshly."""
 
 
 # --- Totals --------------------------------------------------------------------------------------
@@ -131,6 +140,15 @@ def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: floa
         serving=len(routed),
         settled=sum(not _warming(p, now, rate_window) for p in routed),
         rate_window=rate_window,
+        in_flight=tuple(_in_flight(m) for p, _ in counted if (m := metrics.pods.get(p.key)) is not None),
+    )
+
+
+def _in_flight(metrics: PodMetrics) -> InFlight:
+    running, waiting = (metrics.readings.get(s) for s in (Signal.RUNNING, Signal.WAITING))
+    return InFlight(
+        running.value if isinstance(running, Fresh) else 0.0,
+        waiting.value if isinstance(waiting, Fresh) else 0.0,
     )
 
 

@@ -3,9 +3,11 @@
 Rules of this module:
 
 * Every target of the spec is one face; the largest answer wins (``scaling`` combines them).
+* Work and requests in flight are faces whether the spec states a number for them or not: what one replica
+  carries is then what was learned. A prior is a guess: it counts where there is nothing better, and never
+  beside a target that the user stated.
 * A face may shrink the fleet only when every total that it is made of is complete.
-* Served-token counters go flat when replicas saturate, so the token face also counts the work that
-  stands in the engines' queues.
+* A face that nobody asked for holds nothing up when it is blind; it only keeps the fleet from shrinking.
 * Tokens that were not counted yet are no idleness: a fleet that may shrink to nothing also looks at the
   requests in flight.
 """
@@ -16,21 +18,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from stoker.api.v1alpha1 import Freshness, ModelDeploymentSpec, Targets
+from stoker.api.v1alpha1 import CapacitySource, Freshness, ModelDeploymentSpec, Targets
+from stoker.core import offered
 from stoker.core.demand import Demand, Total
+from stoker.core.learning import ReplicaCapacity
 from stoker.core.readings import Fresh, Missing, Reading, Signal, Stale
-
-PROMPT_TOKEN_WEIGHT = 0.3
-"""Cost of computing a prompt token relative to generating one: between 0.25 and 0.35 for the published
-H100 measurements of 32B and 70B models (ai-dynamo/aiconfigurator, silicon_sample.csv)."""
-
-BACKLOG_SECONDS = 60.0
-"""Queued work is to be done within this time, beside the arriving one."""
+from stoker.core.traffic import Traffic
 
 DEFAULT_CONCURRENT_REQUESTS = 40
-"""Requests in flight per replica when the spec states no target and no capacity. With it, scaling on
-requests in flight came within 0.1 points of a clairvoyant policy's attainment, on a day of production
-traffic at 60 s start-up (32B model on two H100)."""
+"""Requests in flight per replica where only requests that a gateway holds tell of demand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,50 +59,44 @@ class Face:
     """A guard only adds, and its value is no load that could be split over replicas."""
     ahead: bool = False
     """It is about a moment to come: it only adds, and is no evidence of what was needed."""
+    headroom: float = 0.0
+    """Room for fluctuations on top of ``value``, in ``unit``."""
 
     @property
     def load(self) -> float:
-        """Demand in replicas, not rounded; 0 where it is unknown or cannot be said."""
-        return 0.0 if self.value is None or self.guard or self.ahead else self.value / self.target
+        """Demand with its head-room in replicas, not rounded; 0 where it is unknown or cannot be said."""
+        if self.value is None or self.guard or self.ahead:
+            return 0.0
+        return (self.value + self.headroom) / self.target
 
 
-def faces_of(spec: ModelDeploymentSpec, demand: Demand, current: int) -> tuple[Face, ...]:
+def faces_of(
+    spec: ModelDeploymentSpec, demand: Demand, current: int, capacity: ReplicaCapacity, traffic: Traffic
+) -> tuple[Face, ...]:
     """Every target's answer, in the order of the spec.
 
     Args:
         spec: With ``scaling`` set.
         demand: From ``measure``.
         current: Replicas wanted by the last decision.
+        capacity: Of one replica.
+        traffic: What the traffic has been like.
     """
     assert spec.scaling is not None  # noqa: S101 - the caller's contract
     targets = spec.scaling.targets
-    found = [
-        _utilization(targets, spec.accelerators[0].tokens_per_second, demand),
-        _simple(
-            "generatedTokensPerSecond",
-            "tokens/s",
-            Signal.GENERATED_TOKENS,
-            demand,
-            targets.generated_tokens_per_second,
-        ),
-        _simple(
-            "promptTokensPerSecond",
-            "tokens/s",
-            Signal.PROMPT_TOKENS,
-            demand,
-            targets.prompt_tokens_per_second,
-        ),
-        _simple("requestsPerSecond", "requests/s", Signal.REQUESTS, demand, targets.requests_per_second),
-        in_flight("concurrentRequests", demand, targets.concurrent_requests),
-    ]
-    stated = [face for face in found if face is not None]
-    if not stated:
-        default = in_flight("concurrentRequests (default)", demand, DEFAULT_CONCURRENT_REQUESTS)
-        stated = [default] if default is not None else []
-    if spec.scaling.min_replicas == 0 and not any(face.unit == "requests" for face in stated):
-        stated += _occupied(demand)
+    rates = (
+        ("generatedTokensPerSecond", Signal.GENERATED_TOKENS, targets.generated_tokens_per_second),
+        ("promptTokensPerSecond", Signal.PROMPT_TOKENS, targets.prompt_tokens_per_second),
+        ("requestsPerSecond", Signal.REQUESTS, targets.requests_per_second),
+    )
+    stated = [_rate(name, signal, demand, target) for name, signal, target in rates if target is not None]
+    work = _work(targets, capacity, demand, traffic)
+    requests = _in_flight(targets, capacity, demand, traffic, alone=not stated and work is None)
+    found = [*([work] if work else []), *stated, *([requests] if requests else [])]
+    if spec.scaling.min_replicas == 0 and requests is None:
+        found.append(_occupied(demand))
     guard = _first_token_guard(targets, demand, current)
-    return (*stated, guard) if guard is not None else tuple(stated)
+    return (*found, guard) if guard is not None else tuple(found)
 
 
 def _total(demand: Demand, signal: Signal) -> Total:
@@ -126,73 +116,105 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _simple(name: str, unit: str, signal: Signal, demand: Demand, target: float | None) -> Face | None:
-    if target is None:
-        return None
+def _rate(name: str, signal: Signal, demand: Demand, target: float) -> Face:
+    unit = "requests/s" if signal is Signal.REQUESTS else "tokens/s"
     return _face(name, unit, target, [_total(demand, signal)], lambda values: values[0])
 
 
-def in_flight(name: str, demand: Demand, target: float | None) -> Face | None:
-    """Requests running and waiting in all replicas, against what one is to hold; None without a target."""
-    if target is None:
-        return None
-    totals = [_total(demand, Signal.RUNNING)]
-    if Signal.WAITING in demand.totals or not demand.totals:
-        totals.append(_total(demand, Signal.WAITING))
-    return _face(name, "requests", target, totals, math.fsum)
-
-
-def _occupied(demand: Demand) -> list[Face]:
-    """One replica while any request is in flight, whatever the other faces say."""
-    face = in_flight("requestsInFlight", demand, DEFAULT_CONCURRENT_REQUESTS)
-    if face is None or not face.value:
-        return [face] if face is not None else []
-    message = f"{shown(face.value)} requests in flight need a replica"
-    return [replace(face, replicas=1, target=max(face.target, face.value), message=message)]
-
-
-def _utilization(targets: Targets, capacity: int | None, demand: Demand) -> Face | None:
-    """Weighted token rate, with the queued work on top, against the stated capacity × utilization."""
-    if capacity is None:
+def _work(targets: Targets, capacity: ReplicaCapacity, demand: Demand, traffic: Traffic) -> Face | None:
+    """The offered work against what a replica carries × utilization; None while that is a guess."""
+    if capacity.source is CapacitySource.PRIOR:
         return None
     totals = [_total(demand, Signal.GENERATED_TOKENS)]
     if Signal.PROMPT_TOKENS in demand.totals:
         totals.append(demand.totals[Signal.PROMPT_TOKENS])
-    queue = [t for s in _QUEUE if (t := demand.totals.get(s)) is not None]
-
-    def weighted(values: Sequence[float]) -> float:
-        arriving = _weighted(values)
-        return arriving + _backlog(demand, arriving)
-
-    return _face("utilization", "weighted tokens/s", capacity * targets.utilization, totals, weighted, queue)
+    beside = [t for s in _QUEUE if (t := demand.totals.get(s)) is not None]
+    target = capacity.tokens_per_second * targets.utilization
+    found = offered.work(demand, traffic, capacity)
+    face = _face("utilization", "weighted tokens/s", target, totals, lambda _: found.total, beside)
+    if face.blind:
+        return face if capacity.source is CapacitySource.STATED else _unasked(face)
+    replicas = needed(found.total + found.headroom, target)
+    room = f" and {shown(found.headroom)} of head-room" if found.headroom else ""
+    unserved = f" ({shown(found.unserved)} not served yet)" if found.unserved else ""
+    measure = f"{targets.utilization:.3g} of {shown(capacity.tokens_per_second)} {_WHENCE[capacity.source]}"
+    return replace(
+        face,
+        headroom=found.headroom,
+        replicas=replicas,
+        message=f"{shown(found.total)} weighted tokens/s{unserved}{room} at {shown(target)} per replica"
+        f" ({measure}) needs {replicas}{_partial([*totals, *beside])}",
+    )
 
 
 _QUEUE = (Signal.WAITING, Signal.RUNNING, Signal.REQUESTS)
-"""What the queued work is told by."""
+"""What the work that is not served yet is told by."""
+
+_WHENCE = {
+    CapacitySource.STATED: "stated",
+    CapacitySource.LEARNED: "learned",
+    CapacitySource.PRIOR: "by default",
+}
 
 
-def _weighted(rates: Sequence[float]) -> float:
-    """Weighted tokens/s of the rates of generated and, if there is one, of prompt tokens."""
-    generated, *prompt = rates
-    return generated + PROMPT_TOKEN_WEIGHT * math.fsum(prompt)
+def _in_flight(
+    targets: Targets, capacity: ReplicaCapacity, demand: Demand, traffic: Traffic, *, alone: bool
+) -> Face | None:
+    """Requests in flight against the stated number, or what is learned × utilization.
 
-
-def _backlog(demand: Demand, arriving: float) -> float:
-    """Weighted tokens/s that would do the queued requests within BACKLOG_SECONDS.
-
-    A queued request is taken to be as large as the part of a request that was done within the rate window:
-    its work divided by the requests that finished in it or still run. Those that still run have more to do,
-    so it is a lower bound; divided by the finished ones alone, it would be beyond all measure while the
-    first requests after a quiet time are under way. Unknown sizes add nothing.
+    Args:
+        targets: Of the spec.
+        capacity: Of one replica.
+        demand: From ``measure``.
+        traffic: What the traffic has been like.
+        alone: No other face counts: then even a guess does.
     """
-    waiting, running = demand.totals.get(Signal.WAITING), demand.totals.get(Signal.RUNNING)
-    requests, generated = demand.totals.get(Signal.REQUESTS), demand.totals.get(Signal.GENERATED_TOKENS)
-    if waiting is None or running is None or requests is None or generated is None:
-        return 0.0
-    worked_on = requests.at_least * demand.rate_window + running.at_least
-    if worked_on <= 0 or min(requests.covered, running.covered) < generated.covered:
-        return 0.0
-    return waiting.at_least * (arriving * demand.rate_window / worked_on) / BACKLOG_SECONDS
+    if targets.concurrent_requests is not None:
+        return _requests("concurrentRequests", float(targets.concurrent_requests), "", demand, traffic)
+    if capacity.samples:
+        held, share = capacity.concurrent_requests, targets.utilization
+        measure = f" ({share:.3g} of {shown(held)} learned)"
+        return _unasked(_requests("concurrentRequests (learned)", held * share, measure, demand, traffic))
+    if not alone:
+        return None
+    held = capacity.concurrent_requests
+    return _requests("concurrentRequests (default)", held, " by default", demand, traffic)
+
+
+def _requests(name: str, target: float, measure: str, demand: Demand, traffic: Traffic) -> Face:
+    totals = _in_flight_totals(demand)
+    face = _face(name, "requests", target, totals, lambda _: offered.requests(demand, traffic, target))
+    if face.value is None:
+        return face
+    message = f"{shown(face.value)} requests at {shown(target)} per replica{measure} needs {face.replicas}"
+    return replace(face, message=f"{message}{_partial(totals)}")
+
+
+def _in_flight_totals(demand: Demand) -> list[Total]:
+    totals = [_total(demand, Signal.RUNNING)]
+    if Signal.WAITING in demand.totals or not demand.totals:
+        totals.append(_total(demand, Signal.WAITING))
+    return totals
+
+
+def _unasked(face: Face) -> Face:
+    """A face that the spec has no number for: unknown, it holds nothing up, and lets nothing go."""
+    return replace(face, blind=False, complete=face.complete and not face.blind)
+
+
+def in_flight(name: str, demand: Demand, target: float) -> Face:
+    """Requests running and waiting in all replicas, as they were counted, against what one is to hold."""
+    return _face(name, "requests", target, _in_flight_totals(demand), math.fsum)
+
+
+def _occupied(demand: Demand) -> Face:
+    """One replica while any request is in flight, whatever the other faces say."""
+    face = in_flight("requestsInFlight", demand, DEFAULT_CONCURRENT_REQUESTS)
+    if not face.value:
+        return face
+    message = f"{shown(face.value)} requests in flight need a replica"
+    half = max(face.target, 2 * face.value)  # of one replica at most: no tolerance makes it two
+    return replace(face, replicas=1, target=half, message=message)
 
 
 def _face(
@@ -213,14 +235,19 @@ def _face(
         return Face(name, unit, None, target, 0, False, True, why, worst, covered, expected)
     value = combine([t.at_least for t in totals])
     worst = max((t.freshness for t in (*totals, *beside)), key=_SEVERITY.index)
-    incomplete = next((t for t in (*totals, *beside) if not t.complete), None)
+    complete = all(t.complete for t in (*totals, *beside))
     replicas = needed(value, target)
     message = f"{shown(value)} {unit} at {shown(target)} per replica needs {replicas}"
-    if incomplete is not None:
-        message += f" at least: {incomplete.covered} of {incomplete.serving} replicas answered"
-    return Face(
-        name, unit, value, target, replicas, incomplete is None, False, message, worst, covered, expected
-    )
+    message += _partial([*totals, *beside])
+    return Face(name, unit, value, target, replicas, complete, False, message, worst, covered, expected)
+
+
+def _partial(totals: Sequence[Total]) -> str:
+    """Who did not answer, for the end of a message; empty when all did."""
+    incomplete = next((t for t in totals if not t.complete), None)
+    if incomplete is None:
+        return ""
+    return f" at least: {incomplete.covered} of {incomplete.serving} replicas answered"
 
 
 _SEVERITY = (Freshness.FRESH, Freshness.STALE, Freshness.MISSING)

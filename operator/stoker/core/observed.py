@@ -18,6 +18,7 @@ from stoker.core.belief import Learned
 from stoker.core.history import History
 from stoker.core.outlook import Outlook
 from stoker.core.readings import EngineLoad, Key, MetricNames, Metrics
+from stoker.core.traffic import Traffic
 
 ENGINE_CONTAINER = "engine"
 """Name of the engine's container in a replica's pod."""
@@ -219,6 +220,8 @@ class Memory:
     """What complete signals proposed, in contiguous stretches, oldest first: the ground for going down."""
     asked: tuple[Proposal, ...] = ()
     """What the signals proposed at least, complete or not: the ground for going up."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """What the traffic has been like lately."""
     made_room_at: float | None = None
     """When an old replica last left to make room for a new revision, Unix s."""
     startups: StartUps | None = None

@@ -135,7 +135,7 @@ def with_held(faces: Sequence[Face], said: Reading | None, measured: Demand, now
     counted = [_on_top(face, said) if face.unit == IN_FLIGHT else face for face in faces]
     if not any(face.unit == IN_FLIGHT for face in faces):
         flying = in_flight("requestsInFlight", measured, DEFAULT_CONCURRENT_REQUESTS)
-        counted += [_on_top(flying, said)] if flying is not None else []
+        counted.append(_on_top(flying, said))
     return tuple(counted)
 
 

@@ -21,7 +21,7 @@ from stoker.api import meta
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import Forecast as ForecastMode
 from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, ScalingMode
-from stoker.core import capacity, demand, learning, outside, scaling, schedule, startup, status
+from stoker.core import capacity, demand, learning, offered, outside, scaling, schedule, startup, status
 from stoker.core.demand import Demand
 from stoker.core.faces import Face, faces_of
 from stoker.core.forecast import Ahead, forecast
@@ -102,7 +102,9 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     current = scaling.initial(section, running or None) if previous is None else previous
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
-    inside = faces_of(spec, measured, current)
+    carries = learning.capacity_of(spec, memory.learned)
+    inside = faces_of(spec, measured, current, carries, memory.traffic)
+    memory = replace(memory, traffic=offered.remembered(measured, memory.traffic, carries, snapshot.now))
     faces = outside.added(inside, section.signals, snapshot.metrics, deployment.key, measured, snapshot.now)
     outlook, ahead = _forecast(snapshot, deployment, spec, memory, measured, faces)
     memory, faces = replace(memory, outlook=outlook), (*faces, *ahead)

@@ -6,8 +6,9 @@ Rules of this module (each is a property test):
   evidence; an outage breaks the window, so the first answers after it cannot shrink anything.
 * Up: the demand must persist for ``windows.up``; a burst of at least twice the current count goes at once,
   and so does the first replica of a fleet at zero.
-* Down: the highest proposal of ``windows.down`` wins, those of incomplete signals included; to zero only
-  after ``windows.toZero`` of zeros.
+* Down: the highest load of ``windows.down`` wins, those of incomplete signals included, and some room stays
+  free on what is left of the fleet, so that noise does not turn it round; to zero only after
+  ``windows.toZero`` of zeros.
 * The result stays within the bounds, and bounds act at once. Every result says what limited it.
 * The answer does not depend on how often it is computed: windows are stretches of time, not counts of ticks.
 """
@@ -18,11 +19,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from stoker.api.v1alpha1 import OnMissingMetrics, Scaling
-from stoker.core.faces import Face
+from stoker.core.faces import Face, needed
 from stoker.core.observed import Memory, Proposal
 
 MAX_GAP = 60.0
 """Seconds without complete evidence that a window survives: the last proposal is held that long."""
+
+TOLERANCE = 0.1
+"""Share of the load that stays free when replicas go: the tolerance of a HorizontalPodAutoscaler
+(``--horizontal-pod-autoscaler-tolerance``), here in one direction alone, for a load above what there is is
+to be carried."""
+
+LEAST_TOLERANCE = 0.3
+"""Replicas that stay free likewise: a tenth of a small fleet is less than its noise."""
 
 BURST_RATIO = 2.0
 """Demand at this multiple of the current count skips the up window (Knative's panic threshold, 200 %:
@@ -50,11 +59,8 @@ class _Asked:
     blind: Face | None
     present: Face | None
     """The highest without forecasts: these hold what they ask for by themselves, and are no evidence."""
-
-    @property
-    def now(self) -> int:
-        """What is needed now."""
-        return self.present.replicas if self.present is not None else 0
+    keep: int
+    """What may not be gone below: the load of now with the tolerance on top."""
 
 
 def recommend(
@@ -104,7 +110,15 @@ def _ask(faces: Sequence[Face]) -> _Asked:
     top = max(faces, key=lambda f: (f.replicas, not f.blind), default=None)
     complete = bool(faces) and all(f.complete for f in faces)
     present = max((f for f in faces if not f.ahead), key=lambda f: f.replicas, default=None)
-    return _Asked(top.replicas if top else 0, top, complete, blind, present)
+    keep = max((_keeps(f) for f in faces if not f.ahead), default=0)
+    return _Asked(top.replicas if top else 0, top, complete, blind, present, keep)
+
+
+def _keeps(face: Face) -> int:
+    """Replicas that a face's load leaves some room on; what it asks for where it has no load."""
+    if not face.load:
+        return face.replicas
+    return max(face.replicas, needed(face.load + max(LEAST_TOLERANCE, TOLERANCE * face.load), 1.0))
 
 
 def _blind(faces: Sequence[Face]) -> Face | None:
@@ -164,6 +178,8 @@ def _down(scaling: Scaling, asked: _Asked, memory: Memory, current: int, now: fl
     highest = _extreme(memory.evidence, now - window, now, max)
     if highest is None:
         return current, "windows.down", f"{message}; going down needs {window:.0f} s of uninterrupted metrics"
+    if asked.keep >= current:
+        return current, "tolerance", f"{message}; a replica goes when {TOLERANCE:.0%} stay free without it"
     if highest >= current:
         return current, "windows.down", f"{message}; {highest} were needed within the last {window:.0f} s"
     if highest < asked.replicas:
@@ -212,9 +228,9 @@ def _longest_window(scaling: Scaling) -> float:
 def _remember(memory: Memory, asked: _Asked, now: float, keep: float) -> Memory:
     evidence, seen = memory.evidence, memory.asked
     if asked.complete:
-        evidence = _extend(evidence, asked.now, now, keep, max)
+        evidence = _extend(evidence, asked.keep, now, keep, max)
     else:
-        evidence = _raised(evidence, asked.now)
+        evidence = _raised(evidence, asked.keep)
     if asked.face is not None and (asked.blind is None or asked.replicas > 0):
         seen = _extend(seen, asked.replicas, now, keep, min)
     return replace(memory, evidence=evidence, asked=seen)
