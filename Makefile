@@ -51,6 +51,10 @@ test: testbed ## Run every test, those on the real control plane included
 test-fast: $(STAMP) ## Run the tests that need no control plane
 	@$(BIN)/python -m pytest --numprocesses auto -m "not cluster and not built and not slow" $(ARGS)
 
+.PHONY: guards
+guards: testbed ## Take out one guard after the other, and see the tests fail that are about it (an hour)
+	@$(BIN)/python hack/guards.py --workers 3 $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, format, types and import contracts
 	@$(BIN)/ruff check .
