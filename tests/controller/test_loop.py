@@ -203,7 +203,41 @@ class TestActing:
         assert [p.key for p in world.executor.plans] == [KEY, third]
         world.executor.gate.set()
         await settle(world)
-        assert world.executor.finished == 3
+        assert await tick(world) == [third, OTHER], "what found no room is decided anew"
+        assert [p.key for p in world.executor.plans] == [KEY, third, third, OTHER]
+
+    async def test_a_key_that_waits_to_be_published_can_act_meanwhile(self, world):
+        world.loop = world.make(workers=PUBLISHING_SHARE)
+        world.plans = {KEY: plan(), OTHER: plan(OTHER)}
+        world.executor.gate.clear()
+        for made in (plan(OTHER), removal(OTHER)):
+            world.plans[OTHER] = made
+            world.loop.touch(KEY)
+            world.loop.touch(OTHER)
+            world.loop.tick()
+            await asyncio.sleep(0)
+
+        assert world.executor.plans == [plan(), removal(OTHER)]
+        world.executor.gate.set()
+        await settle(world)
+
+    async def test_room_that_nobody_needs_any_more_goes_to_the_next(self, world):
+        third = Key(NAMESPACE, "phi")
+        world.store.put("ModelDeployment", manifest(third.name))
+        world.loop = world.make(workers=PUBLISHING_SHARE)
+        world.plans = {KEY: plan(), OTHER: plan(OTHER), third: plan(third)}
+        world.executor.gate.clear()
+        for key in world.plans:
+            world.loop.touch(key)
+        world.loop.tick()
+        await asyncio.sleep(0)
+        world.executor.gate.set()
+        del world.plans[KEY], world.plans[OTHER]
+        await settle(world)
+
+        assert await tick(world) == [OTHER], "it has nothing to say any more"
+        assert await tick(world) == [third]
+        assert [p.key for p in world.executor.plans] == [KEY, third]
 
     @pytest.mark.parametrize(
         ("made", "outcome", "waits", "comes"),

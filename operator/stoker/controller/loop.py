@@ -4,8 +4,10 @@ Rules of this module:
 
 * Deciding takes no await: one snapshot, one pure call for the dirty ModelDeployments. Of very many some go
   first, so that requests and probes are answered in between.
-* Acting runs beside the loop, a bounded number of plans at once, and never two for one key. Plans that only
-  publish have few of the slots: a thousand refreshed statuses must not stand between a decision and its pod.
+* Acting runs beside the loop, a bounded number of plans at once, and never two for one key.
+* A thousand refreshed statuses must not stand between a decision and its pod. Few plans that only publish are
+  under way at once; what finds no room is dropped and decided anew when there is some, for a key whose plan
+  waited would not be looked at meanwhile.
 * Everything wakes the loop through the queue: watch events, deadlines, the scaling interval, drains,
   and a slow resync. A quiet fleet is looked at and left alone.
 * Nothing that a ModelDeployment does ends the loop; nothing that the loop does is lost by its end.
@@ -17,6 +19,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -40,7 +43,7 @@ MOST_PER_TICK = 500
 """ModelDeployments decided at once: about a quarter of a second in which the loop does nothing else."""
 
 PUBLISHING_SHARE = 4
-"""One slot in so many may carry plans that only publish; they wait for each other, not before other plans."""
+"""One slot in so many may carry plans that only publish."""
 
 FIRST_MEASUREMENT_SECONDS = 2.0
 """How long the first decisions wait for Prometheus: else each restart would report missing metrics."""
@@ -118,7 +121,8 @@ class Controller:
         self._clock = clock
         self._intervals = intervals or Intervals()
         self._slots = asyncio.Semaphore(workers)
-        self._publishing = asyncio.Semaphore(max(1, workers // PUBLISHING_SHARE))
+        self._publishers = max(1, workers // PUBLISHING_SHARE)
+        self._unpublished: dict[Key, None] = {}
         self._queue: Queue[Key] = Queue(time.monotonic)
         self._memory: dict[Key, Memory] = {}
         self._obstacles: dict[Key, Obstacle] = {}
@@ -208,18 +212,36 @@ class Controller:
             self._queue.add_after(plan.key, plan.requeue_at - self._clock())
         if plan.error is not None:
             log.error("deciding failed", model_deployment=str(plan.key), exc_info=plan.error)
+        if _publishes_only(plan) and not self._publishers:
+            self._unpublished.setdefault(plan.key)
+            self._queue.done(plan.key)
+            return
+        self._unpublished.pop(plan.key, None)
         if not plan.actions and plan.status is None and not plan.events:
             self._queue.done(plan.key, failed=plan.error is not None)
+            self._publish_next()
             return
         task = asyncio.create_task(self._act(plan), name=f"act {plan.key}")
         self._acting.add(task)
         task.add_done_callback(self._acting.discard)
+        if _publishes_only(plan):
+            self._publishers -= 1
+            task.add_done_callback(self._published)
+
+    def _published(self, _: asyncio.Task[None]) -> None:
+        self._publishers += 1
+        self._publish_next()
+
+    def _publish_next(self) -> None:
+        """Decide anew what found no room to be published, as far as there is room now."""
+        for key in islice(self._unpublished, self._publishers):
+            self._queue.add(key)
 
     async def _act(self, plan: Plan) -> None:
         started = time.perf_counter()
         failed = True
         try:
-            async with self._slots if plan.actions else self._publishing:
+            async with self._slots:
                 result = await self._executor.execute(plan)
             failed = result.outcome is Outcome.FAILED or plan.error is not None
             self._note(plan, result)
@@ -244,6 +266,7 @@ class Controller:
     def _forget(self, key: Key) -> None:
         self._memory.pop(key, None)
         self._obstacles.pop(key, None)
+        self._unpublished.pop(key, None)
         self._queue.done(key)
         self._queue.forget(key)
         self._observer.forgotten(key)
@@ -288,6 +311,12 @@ class Controller:
     def _touch(self, keys: Sequence[Key]) -> None:
         for key in keys:
             self._queue.add(key)
+
+
+def _publishes_only(plan: Plan) -> bool:
+    """Whether it only tells what is; what a bug has to say is told at once."""
+    told = plan.status is not None or bool(plan.events)
+    return told and not plan.actions and plan.error is None
 
 
 def _creates(plan: Plan) -> bool:
