@@ -14,8 +14,11 @@ from tests.cluster.operator_load import HeldRequests
 
 EXPOSITION = Path(__file__).parents[1] / "fixtures" / "epp-metrics.txt"
 
-HOSTILE = "avg_over_time(sum_over_time(vector(1)[2h:1s])[2d:1s])"
+SLOW = "avg_over_time(sum_over_time(vector(1)[2h:1s])[2d:1s])"
 """A billion evaluations."""
+HUGE = 'label_replace({__name__=~".+"}, "long", "' + "x" * 1900 + '", "", "")'
+"""Every series there is, with two kilobytes each."""
+HOSTILE = [*(f"{SLOW} + {n}" for n in range(5)), HUGE, "sum(", "count(up) by"]
 
 
 @pytest.fixture
@@ -98,14 +101,19 @@ def test_a_signal_scales_a_fleet_and_a_missing_one_holds_it(scaled: Lab, page: P
 
 
 def test_a_hostile_query_is_only_its_own_fleet_s_trouble(scaled: Lab, load: HeldRequests):
-    hostile = [{"name": f"h{n}", "query": f"{HOSTILE} + {n}", "target": 1} for n in range(8)]
+    hostile = [{"name": f"h{n}", "query": query, "target": 1} for n, query in enumerate(HOSTILE)]
     scaled.apply(manifest("hostile", scaling=scaling(1, 4, signals=hostile)))
     scaled.apply(manifest(scaling=scaling(1, 4)))
     (first,) = scaled.until_serving(1)
+
+    def why(number: int) -> str:
+        return str(demand(scaled, f"signals[h{number}]", "hostile").get("message", ""))
+
     scaled.until(
-        "the words",
-        lambda: demand(scaled, "signals[h0]", "hostile").get("message", "").startswith("Prometheus:"),
+        "why there is none", lambda: all(why(n).startswith("Prometheus:") for n in range(len(hostile)))
     )
+    assert "longer than 0.25 MiB" in why(HOSTILE.index(HUGE))
+    assert "parse error" in why(HOSTILE.index("sum("))
     load.put(first, 25)
     scaled.until_serving(3)
     assert scaled.verdict("ScalingActive") == "True/MetricsFresh"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zoneinfo
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -164,6 +165,15 @@ class TestDaylightSaving:
     def test_a_day_that_a_country_skipped_is_no_day(self):
         one = schedule("0 8 30 12 *", "0 18 30 12 *", "Pacific/Apia")  # went from the 29th to the 31st
         assert not opens(one, at("2011-12-31T00:00", "Pacific/Apia"))
+
+
+def test_the_time_zones_come_with_the_operator():
+    # A slim image has no zones of its own.
+    try:
+        zoneinfo.reset_tzpath(to=[])
+        assert ZoneInfo.no_cache("Australia/Lord_Howe").key == "Australia/Lord_Howe"
+    finally:
+        zoneinfo.reset_tzpath()
 
 
 class TestWindows:
