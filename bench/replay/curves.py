@@ -9,6 +9,7 @@ Rules of this module:
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from itertools import pairwise
 
 from bench.replay.candidate import Choice
 
-LEVELS = (0.70, 0.80, 0.90, 0.95, 0.98, 0.99, 0.995, 0.999)
-"""A setting is frozen for each attainment: the cheapest that reached it on the traffic for tuning."""
+LOWEST, HIGHEST = 0.70, 0.999
+"""Attainments on the traffic for tuning between which settings are of interest."""
+
+LEAST_MISS = 1e-5
+"""Fewer misses than this are as good as none: a run has about so many requests."""
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -62,26 +66,33 @@ def front(points: Iterable[Point]) -> list[Point]:
 def cost_at(points: Iterable[Point], attainment: float) -> float | None:
     """GPU-hours of a curve at an attainment.
 
+    Between neighbours on the `front` the cost is linear in the logarithm of the misses: with each further
+    replica they shrink by a factor, and a chord in attainment itself would make coarse curves look dear.
+
     Returns:
-        Linear between neighbours on the `front`; None where the curve does not reach, or begins above: what
-        it would cost there is not known.
+        None where the curve does not reach, or begins above: what it would cost there is not known.
     """
     efficient = front(points)
     if efficient and efficient[0][1] == attainment:
         return efficient[0][0]
     for (low, worse), (high, better) in pairwise(efficient):
         if worse < attainment <= better:
-            return low + (high - low) * (attainment - worse) / (better - worse)
+            begin, here, end = (math.log(max(1 - a, LEAST_MISS)) for a in (worse, attainment, better))
+            return high if begin == end else low + (high - low) * (here - begin) / (end - begin)
     return None
 
 
 def frozen(tried: Mapping[Choice, Point]) -> list[Choice]:
-    """The settings to be scored, for each of `LEVELS` the cheapest that reached it, in order of cost.
+    """The settings to be scored, in order of cost: those that no other beats in both, as far as they matter.
 
-    Where none reaches a level, the best there is stands for it.
+    That is from the last one below `LOWEST` attainment to the first one above `HIGHEST`.
     """
-    chosen = {cheapest(tried, level) for level in LEVELS}
-    return sorted(chosen, key=lambda setting: tried[setting])
+    efficient = front(tried.values())
+    bad = [point for point in efficient if point[1] < LOWEST][:-1]
+    good = [point for point in efficient if point[1] >= HIGHEST][1:]
+    wanted = dict.fromkeys(point for point in efficient if point not in (*bad, *good))
+    chosen = {point: choice for choice, point in reversed(list(tried.items()))}
+    return [chosen[point] for point in wanted]
 
 
 def cheapest(tried: Mapping[Choice, Point], level: float) -> Choice:

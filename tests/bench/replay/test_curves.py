@@ -1,13 +1,22 @@
 """Curves: what is frozen, and what one costs beside another."""
 
+import math
+
 import pytest
 
 from bench.replay.candidate import Choice
-from bench.replay.curves import LEVELS, cheapest, cost_at, front, frozen, mean_curve, ratio
+from bench.replay.curves import cheapest, cost_at, front, frozen, mean_curve, ratio
 
 
 @pytest.mark.parametrize(
-    ("at", "expected"), [(0.9, 10.0), (0.95, 15.0), (0.99, 20.0 + 10.0 * 0.9), (0.995, None), (0.8, None)]
+    ("at", "expected"),
+    [
+        (0.9, 10.0),
+        (0.95, 15.0),
+        (0.99, 20.0 + 10.0 * math.log(0.019 / 0.010) / math.log(0.019 / 0.009)),
+        (0.995, None),
+        (0.8, None),
+    ],
 )
 def test_cost_at_equal_attainment_is_read_off_the_efficient_settings(at, expected):
     points = [(20.0, 0.981), (10.0, 0.9), (30.0, 0.991), (40.0, 0.97), (15.0, 0.95)]
@@ -19,22 +28,31 @@ def test_the_front_leaves_out_what_another_setting_beats_in_both():
     assert front([(3.0, 0.9), (1.0, 0.5), (2.0, 0.95), (1.0, 0.6)]) == [(1.0, 0.6), (2.0, 0.95)]
 
 
-def test_for_each_level_the_cheapest_that_reached_it_is_frozen():
+def test_the_efficient_settings_are_frozen_from_useless_to_more_than_enough():
     tried = {
-        Choice(0.35): (20.0, 0.9999),
+        Choice(0.2): (30.0, 1.0),
+        Choice(0.35): (20.0, 0.9995),
         Choice(0.5): (15.0, 0.9985),
         Choice(0.5, "shorter"): (13.0, 0.996),
         Choice(0.65): (14.0, 0.992),
         Choice(0.8): (10.0, 0.97),
+        Choice(0.95): (9.0, 0.6),
+        Choice(1.05): (8.0, 0.5),
     }
-    assert frozen(tried) == [Choice(0.8), Choice(0.5, "shorter"), Choice(0.35)]
+    expected = [Choice(0.95), Choice(0.8), Choice(0.5, "shorter"), Choice(0.5), Choice(0.35)]
+    assert frozen(tried) == expected
     assert cheapest(tried, 0.9982) == Choice(0.5)
 
 
-def test_where_no_setting_reaches_a_level_the_best_there_is_stands_for_it():
-    tried = {Choice(1.0): (9.0, 0.7), Choice(2.0): (5.0, 0.7), Choice(5.0): (1.0, 0.4)}
+def test_of_settings_that_give_the_same_the_first_is_frozen():
+    tried = {Choice(1.0): (9.0, 0.7), Choice(2.0): (5.0, 0.7), Choice(5.0): (5.0, 0.7)}
     assert frozen(tried) == [Choice(2.0)]
-    assert len(LEVELS) > 1
+
+
+def test_where_no_setting_reaches_the_objective_the_best_there_is_stands_for_it():
+    assert cheapest(
+        {Choice(1.0): (9.0, 0.8), Choice(2.0): (5.0, 0.8), Choice(5.0): (1.0, 0.4)}, 0.995
+    ) == Choice(2.0)
 
 
 def seeds(cost: float, *, spread: float = 0.0) -> list[dict[int, tuple[float, float]]]:
