@@ -118,9 +118,9 @@ def test_one_deleted_while_the_operator_is_away_is_gone_too(lab: Lab):
     lab.until_serving(2)
     lab.operator.kill()
     lab.kubectl("delete", "modeldeployment", "llm", "--wait=false")
-    lab.until("nothing left", lambda: not lab.pods(live=False))
+    lab.until("nothing left", lambda: not (lab.pods(live=False) or lab.items("services")))
     lab.operator.restart()
-    lab.stays("nothing comes back", lambda: not lab.pods(live=False), 4)
+    lab.stays("nothing comes back", lambda: not (lab.pods(live=False) or lab.items("services")), 4)
 
 
 def test_a_service_that_was_changed_or_deleted_is_put_right(lab: Lab):

@@ -50,9 +50,10 @@ def attempt(pod: Json) -> int:
 
 def test_a_pod_deleted_by_hand_is_replaced(lab: Lab):
     lab.start()
-    lab.apply(manifest(replicas=3))
+    lab.apply(manifest(replicas=3, annotations={f"{ANNOTATION}/stop-seconds": "15"}))
     pods = lab.until_serving(3)
     lab.delete(f"pods/{names(pods)[1]}")
+    lab.until("another while it still stops", lambda: len(lab.pods(live=False)) == 4)
     lab.until("the pod gone", lambda: uids(pods[1:2]).isdisjoint(uids(lab.pods(live=False))))
     after = lab.until_serving(3)
     assert len(uids(after) & uids(pods)) == 2

@@ -147,12 +147,13 @@ def test_foreign_pods_with_stokers_labels_are_neither_counted_nor_touched(lab: L
 
 def test_one_recreated_while_its_old_pods_terminate_gets_pods_of_its_own(lab: Lab):
     lab.start()
-    slow = {f"{ANNOTATION}/stop-seconds": "6"}
+    slow = {f"{ANNOTATION}/stop-seconds": "15"}
     lab.apply(manifest(replicas=2, annotations=slow))
     old = uids(lab.until_serving(2))
     lab.kubectl("delete", "modeldeployment", "llm", "--wait=true")
     again = lab.apply(manifest(replicas=2, annotations=slow))["metadata"]["uid"]
-    lab.until("two new ones", lambda: len(uids(lab.serving()) - old) == 2)
+    lab.until("two new ones", lambda: len(uids(lab.pods()) - old) == 2)
+    assert old & uids(lab.pods(live=False)), "their names were free already"
     lab.until("the old ones gone", lambda: not old & uids(lab.pods(live=False)))
     pods = lab.until_serving(2)
     assert {pod["metadata"]["ownerReferences"][0]["uid"] for pod in pods} == {again}

@@ -112,6 +112,7 @@ def test_a_fleet_without_demand_goes_to_zero_after_its_window(scaled: Lab):
     section["windows"]["toZero"] = "1m"
     scaled.apply(manifest(scaling=section))
     scaled.until("a first replica", scaled.pods)
+    scaled.stays("kept for its window", lambda: scaled.pods(live=False), 30)
     scaled.until("nothing left", lambda: scaled.status() and not scaled.pods(live=False), 150)
     message = scaled.until_verdict("Available", "False/ScaledToZero")
     assert message

@@ -75,14 +75,14 @@ def executor(kube):
     return Executor(kube, store, recorder, lambda: NOW), store, recorder
 
 
-async def test_actions_then_status_then_events(plan):
+async def test_a_decision_is_on_record_before_it_is_carried_out(plan):
     kube = Kube()
     acting, store, recorder = executor(kube)
 
     result = await acting.execute(plan)
 
     assert result.outcome is Outcome.DONE
-    assert kube.calls == ["apply", "create", "create", "status"]
+    assert kube.calls == ["status", "apply", "create", "create"]
     assert "Started" in recorder.events
     assert store.objects("Service").keys() == {"applied"}
 
@@ -101,7 +101,16 @@ async def test_status_is_published_also_when_acting_failed(plan):
     result = await executor(kube)[0].execute(plan)
 
     assert result.outcome is Outcome.FAILED
-    assert kube.calls[-1] == "status"
+    assert kube.calls.count("status") == 1
+
+
+async def test_a_plan_is_carried_out_even_if_its_status_cannot_be_published(plan):
+    kube = Kube(status=Forbidden("modeldeployments/status is forbidden"))
+
+    result = await executor(kube)[0].execute(plan)
+
+    assert result.outcome is Outcome.FAILED
+    assert kube.calls == ["status", "apply", "create", "create"]
 
 
 async def test_a_failure_ends_the_plan_there():

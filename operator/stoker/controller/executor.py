@@ -5,7 +5,9 @@ Rules of this module:
 * Actions run in the order of the plan, neighbours of one kind at once; a failure ends it there. Whatever
   was done by then is a safe place to stop.
 * The answer to a write goes into the store, so that the next decision sees it.
-* Status is published after the actions, also when they failed; Events come last and never fail a plan.
+* Status is published first: a decision is on record before it is carried out. An operator that dies in
+  between goes on with it, even blind; it would else take what it had added for too much. Where status cannot
+  be published the plan is carried out all the same. Events come last and never fail a plan.
 * What the API server refuses outright (Rejected, Forbidden) becomes an obstacle that status shows.
 """
 
@@ -125,8 +127,8 @@ class Executor:
 
     async def execute(self, plan: Plan) -> Result:
         """Carry out a plan; never raises what the API server said."""
-        result = await self._act(plan)
         published = await self._publish(plan) if plan.status is not None else Result(Outcome.DONE)
+        result = await self._act(plan)
         for event in plan.events if published.outcome is Outcome.DONE else ():
             self._recorder.record(plan.key, plan.uid, event)
         return result if result.outcome is not Outcome.DONE else published
