@@ -114,12 +114,12 @@ def _curve(axes: Any, name: str, points: Sequence[Point], colour: str) -> Label 
 
 
 def _label(axes: Any, labels: Sequence[Label]) -> None:
-    """Names in the right margin, spread so that none hides another, each led to its curve's end."""
+    """Names in the right margin, spread so that none hides another; who ends farther right stands lower."""
     (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     step = (top - bottom) / 26
     place = -math.inf
     spread = []
-    for x, y, name, colour in sorted(labels, key=lambda label: (label[1], -label[0])):
+    for x, y, name, colour in sorted(labels, key=lambda label: (round(label[1] / (2 * step)), -label[0])):
         place = max(y, place + step)
         spread.append((x, y, name, colour, place))
     excess = max(0.0, place - top) if spread else 0.0
