@@ -16,7 +16,7 @@ from stoker.core.demand import Demand, FirstToken, Total
 from stoker.core.faces import Face
 from stoker.core.forecast import Ahead, Forecast, Measured, forecast, look, offered
 from stoker.core.history import STEP_SECONDS, History, history_of
-from stoker.core.outlook import MAX_AHEAD, MAX_LEVELS, SLOT_SECONDS, Outlook
+from stoker.core.outlook import MAX_AHEAD, MAX_LEVELS, SLOT_SECONDS, Accuracy, Outlook, begun
 from stoker.core.readings import Fresh, Signal
 from tests.factories import NOW
 
@@ -163,6 +163,18 @@ class TestAccuracy:
 
         assert world.outlook is not None
         assert world.outlook.accuracy[0].weight(0.5, 10) > 0.8
+
+    @pytest.mark.parametrize(("share", "weight"), [(0.05, 0), (0.3, 0.5), (0.6, 1)])
+    def test_half_of_what_was_expected_is_enough(self, share, weight):
+        accuracy = Accuracy()
+        for _ in range(2000):
+            accuracy = accuracy.after(0.1 * share, 0.1)
+        outlook = replace(begun("x", 1000.0, NOW), levels=tuple(1000.0 + 10 * n for n in range(10)))
+        outlook = replace(outlook, accuracy=(accuracy, Accuracy(), Accuracy()))
+
+        found = look(outlook, Measured("x", 1100.0), SLOW, None, NOW + 30)
+
+        assert found.pending[-1].weight == pytest.approx(weight, abs=0.03)
 
     def test_it_is_found_out_what_was_right(self):
         world = World(lambda s: noise(s) if s < 4 * 3600 else ramp(s - 4 * 3600))

@@ -243,7 +243,8 @@ class ForecastStatus(ApiModel):
     """What it is made from: `Trend` (the last minutes), `Daily` (the same time of the days before) or
     `Weekly`. Absent: no growth is expected."""
     weight: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How much of the expected growth counts, by how much of earlier ones came."""
+    """How much of the expected growth counts: nothing while less than a tenth of earlier ones came, all of it
+    from half on."""
     skill: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the changes of the last hours that such forecasts explained; 0 is no better than expecting no
     change."""

@@ -40,7 +40,7 @@ three percent more there and gained nothing."""
 SCRAPE_SECONDS = 15.0
 """What the way through Prometheus and the operator's interval add."""
 
-DAMPING = 0.92
+DAMPING = 0.95
 """What is left of a trend after each slot: the damped trend of E. S. Gardner and E. McKenzie (Management
 Science 31, 1985)."""
 
@@ -56,6 +56,10 @@ PRIOR_COUNT = 10.0
 
 RECORD_COUNT = 60.0
 """Likewise to weigh as much as a track record in the history: half an hour against two days."""
+
+DOUBTED, TRUSTED = 0.1, 0.5
+"""Below the one nothing is believed of forecasts of which so much came, from the other on all of it, and in
+between in proportion. A replica too early costs its minutes, one too late its requests: so half is enough."""
 
 MOST_GROWTH = 2.0
 """A forecast never adds more than so many times the demand of now."""
@@ -200,11 +204,16 @@ def _judged(outlook: Outlook, number: int, history: History | None) -> _Chosen:
     accuracy, season = outlook.accuracy[number], tuple(Season)[number]
     record = history.record.get(season) if history is not None else None
     if record is None:
-        weight = accuracy.weight(PRIOR_WEIGHT, PRIOR_COUNT)
-        return _Chosen(number, weight, accuracy.skill(weight))
-    weight = accuracy.weight(record.believed(), RECORD_COUNT)
+        came = accuracy.weight(PRIOR_WEIGHT, PRIOR_COUNT)
+        return _Chosen(number, _belief(came), accuracy.skill(came))
+    came = accuracy.weight(record.believed(), RECORD_COUNT)
     judged = accuracy if accuracy.count >= RECORD_COUNT else record
-    return _Chosen(number, weight, judged.skill(weight))
+    return _Chosen(number, _belief(came), judged.skill(came))
+
+
+def _belief(came: float) -> float:
+    """How much to believe of forecasts of which such a share came."""
+    return min(1.0, max(0.0, (came - DOUBTED) / (TRUSTED - DOUBTED)))
 
 
 # --- What it asks for ----------------------------------------------------------------------------
