@@ -71,6 +71,16 @@ class ReplicaCapacity:
     """Readings of replicas that were learned from."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What follows from what was learned, kept because every tick asks for it and few change it."""
+
+    spec: ModelDeploymentSpec
+    learned: Learned | None
+    capacity: ReplicaCapacity
+    status: CapacityStatus
+
+
 # --- Learning ------------------------------------------------------------------------------------
 
 
@@ -139,6 +149,13 @@ def capacity_of(spec: ModelDeploymentSpec, learned: Learned | None = None) -> Re
     return ReplicaCapacity(
         found.weighted, found.in_flight, found.weight, source, _confidence(spec, known), known.samples
     )
+
+
+def standing(before: Standing | None, spec: ModelDeploymentSpec, learned: Learned | None) -> Standing:
+    """What follows from ``learned``; the very same as before when it follows from the very same."""
+    if before is not None and before.spec is spec and before.learned is learned:
+        return before
+    return Standing(spec, learned, capacity_of(spec, learned), published(spec, learned))
 
 
 def _objective(spec: ModelDeploymentSpec) -> float:

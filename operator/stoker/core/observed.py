@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus, StartupStatus
@@ -19,6 +19,9 @@ from stoker.core.history import History
 from stoker.core.outlook import Outlook
 from stoker.core.readings import EngineLoad, Key, MetricNames, Metrics
 from stoker.core.traffic import Traffic
+
+if TYPE_CHECKING:  # learning reads pods
+    from stoker.core.learning import Standing
 
 ENGINE_CONTAINER = "engine"
 """Name of the engine's container in a replica's pod."""
@@ -230,6 +233,8 @@ class Memory:
     """The course of the demand, for its forecast."""
     learned: Learned | None = None
     """What the replicas have taught about their capacity; None likewise."""
+    standing: Standing | None = None
+    """What follows from it; None while the number of replicas is fixed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     if spec.scaling is None:
         fixed = 1 if spec.replicas is None else spec.replicas
         return Want(spec, fixed, fixed, previous, Memory(startups=memory.startups, learned=memory.learned))
+    known = learning.standing(memory.standing, spec, memory.learned)
     bounds = schedule.bounds(spec.scaling, snapshot.now)
     stated, section = spec.scaling, bounds.applied(spec.scaling)
     spec = spec if section is stated else spec.model_copy(update={"scaling": section})
@@ -102,9 +103,9 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     current = scaling.initial(section, running or None) if previous is None else previous
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
-    carries = learning.capacity_of(spec, memory.learned)
-    inside = faces_of(spec, measured, current, carries, memory.traffic)
-    memory = replace(memory, traffic=offered.remembered(measured, memory.traffic, carries, snapshot.now))
+    inside = faces_of(spec, measured, current, known.capacity, memory.traffic)
+    traffic = offered.remembered(measured, memory.traffic, known.capacity, snapshot.now)
+    memory = replace(memory, traffic=traffic, standing=known)
     faces = outside.added(inside, section.signals, snapshot.metrics, deployment.key, measured, snapshot.now)
     outlook, ahead = _forecast(snapshot, deployment, spec, memory, measured, faces)
     memory, faces = replace(memory, outlook=outlook), (*faces, *ahead)
@@ -240,7 +241,7 @@ def _decided(
         metrics_failure=snapshot.metrics.failure,
         metrics_pending=snapshot.metrics.pending,
         obstacle=obstacle,
-        learned=wanted.memory.learned,
+        standing=wanted.memory.standing,
         forecast=wanted.memory.outlook.status if wanted.memory.outlook is not None else None,
         startup=wanted.memory.startups.summary if wanted.memory.startups is not None else (),
         fleet_size=len(snapshot.deployments),

@@ -32,7 +32,7 @@ from stoker.api.v1alpha1 import (
 )
 from stoker.core.diagnose import diagnose_pod, phase
 from stoker.core.faces import Face
-from stoker.core.learning import published, settled
+from stoker.core.learning import settled
 from stoker.core.observed import ModelDeployment, Pod
 from stoker.core.plan import Event
 from stoker.core.readings import Signal
@@ -118,16 +118,14 @@ def _tokens_per_second(decided: Decided) -> int | None:
 
 def _capacity(decided: Decided) -> tuple[CapacityStatus, ...]:
     """What one replica carries; of a fixed fleet, whose metrics nobody reads, what the spec says."""
+    if decided.standing is not None:
+        return settled(decided.deployment.status.capacity, decided.standing.status)
     spec = decided.deployment.spec
-    if spec is None:
-        return ()
-    if decided.scaling is not None:
-        return settled(decided.deployment.status.capacity, published(spec, decided.learned))
     return tuple(
         CapacityStatus(
             accelerator=a.name, tokens_per_second=a.tokens_per_second, source=CapacitySource.STATED
         )
-        for a in spec.accelerators
+        for a in (spec.accelerators if spec is not None else ())
         if a.tokens_per_second is not None
     )
 

@@ -23,11 +23,11 @@ from stoker.api.v1alpha1 import (
     ScalingMode,
     StartupStatus,
 )
-from stoker.core.belief import Learned
 from stoker.core.capacity import Grant
 from stoker.core.demand import Demand
 from stoker.core.diagnose import Finding, diagnose
 from stoker.core.faces import Face
+from stoker.core.learning import Standing
 from stoker.core.lifecycle import Steps
 from stoker.core.observed import ModelDeployment, Obstacle, Pod
 from stoker.core.scaling import Recommendation
@@ -68,8 +68,8 @@ class Decided:
     """Prometheus has not been asked yet."""
     obstacle: Obstacle | None = None
     """What the API server refused, if anything."""
-    learned: Learned | None = None
-    """What the replicas have taught about their capacity."""
+    standing: Standing | None = None
+    """What one replica carries; None while the number is fixed."""
     forecast: ForecastStatus | None = None
     """What is expected; None when nobody is to look ahead."""
     startup: tuple[StartupStatus, ...] = ()
