@@ -142,7 +142,19 @@ class TestHeld:
 
     def test_targets_that_do_not_look_at_requests_get_a_face_that_does(self):
         _, counted = with_held([TOKENS], Fresh(90.0, NOW), BUSY, NOW)
-        assert (counted.name, counted.value, counted.replicas) == ("requestsInFlight", 102.0, 3)
+        assert (counted.name, counted.value, counted.replicas) == ("heldRequests", 102.0, 3)
+
+    def test_the_face_that_only_asks_for_one_replica_is_no_measure(self):
+        occupied = replace(in_flight(100.0), name="requestsInFlight", target=200.0, replicas=1)
+        same, counted = with_held([occupied], Fresh(90.0, NOW), BUSY, NOW)
+        assert same == occupied
+        assert (counted.name, counted.replicas) == ("heldRequests", 3)
+
+    def test_where_what_is_learned_is_not_known_of_anybody_yet_they_wake_too(self):
+        learned = replace(in_flight(None, expected=0), blind=False)
+        tokens = replace(TOKENS_ASLEEP, name="generatedTokensPerSecond")
+        known = with_held([tokens, learned], Fresh(3.0, NOW), BUSY, NOW)
+        assert recommend(Scaling(min_replicas=0, max_replicas=8), known, Memory(), 0, NOW).replicas == 1
 
     @given(st.floats(0, 1e6), st.floats(0, 1e6))
     def test_held_requests_only_add(self, flying, held):

@@ -28,6 +28,9 @@ from stoker.core.traffic import Traffic
 DEFAULT_CONCURRENT_REQUESTS = 40
 """Requests in flight per replica where only requests that a gateway holds tell of demand."""
 
+OCCUPIED = "requestsInFlight"
+"""Name of the face that keeps one replica while there is a request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Face:
@@ -209,7 +212,7 @@ def in_flight(name: str, demand: Demand, target: float) -> Face:
 
 def _occupied(demand: Demand) -> Face:
     """One replica while any request is in flight, whatever the other faces say."""
-    face = in_flight("requestsInFlight", demand, DEFAULT_CONCURRENT_REQUESTS)
+    face = in_flight(OCCUPIED, demand, DEFAULT_CONCURRENT_REQUESTS)
     if not face.value:
         return face
     message = f"{shown(face.value)} requests in flight need a replica"

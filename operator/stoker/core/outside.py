@@ -16,7 +16,7 @@ from dataclasses import replace
 from stoker.api.queries import CustomSignal
 from stoker.api.v1alpha1 import Freshness
 from stoker.core.demand import ANSWERS_LAST, Demand
-from stoker.core.faces import DEFAULT_CONCURRENT_REQUESTS, Face, in_flight, needed, shown
+from stoker.core.faces import DEFAULT_CONCURRENT_REQUESTS, OCCUPIED, Face, in_flight, needed, shown
 from stoker.core.readings import Fresh, Key, Metrics, Missing, Reading, Stale
 from stoker.core.signals import MOST, Answer, Failed
 
@@ -129,14 +129,17 @@ def with_held(faces: Sequence[Face], said: Reading | None, measured: Demand, now
         return tuple(faces)
     said = _aged(said, now)
     if isinstance(said, Missing):
-        return tuple(_uncertain(face, said.why) if face.unit == IN_FLIGHT else face for face in faces)
+        return tuple(_uncertain(face, said.why) for face in faces)
     if said.value <= 0:
         return tuple(faces)
-    counted = [_on_top(face, said) if face.unit == IN_FLIGHT else face for face in faces]
-    if not any(face.unit == IN_FLIGHT for face in faces):
-        flying = in_flight("requestsInFlight", measured, DEFAULT_CONCURRENT_REQUESTS)
-        counted.append(_on_top(flying, said))
-    return tuple(counted)
+    if not any(_counts(face) for face in faces):
+        faces = [*faces, in_flight("heldRequests", measured, DEFAULT_CONCURRENT_REQUESTS)]
+    return tuple(_on_top(face, said) if _counts(face) else face for face in faces)
+
+
+def _counts(face: Face) -> bool:
+    """Whether it divides requests by what a replica holds, and does not just ask if there are any."""
+    return face.unit == IN_FLIGHT and face.name != OCCUPIED
 
 
 def _on_top(face: Face, said: Fresh | Stale) -> Face:
@@ -144,8 +147,8 @@ def _on_top(face: Face, said: Fresh | Stale) -> Face:
     if face.blind and face.expected > 0:
         return face
     value = said.value + (face.value or 0.0)
-    replicas = needed(value, face.target)
-    complete = face.complete and not face.blind and isinstance(said, Fresh)
+    replicas = needed(value + face.headroom, face.target)
+    complete = face.complete and isinstance(said, Fresh)
     message = f"{shown(value)} {face.unit}, {shown(said.value)} of them held in the inference gateway,"
     message += f" at {shown(face.target)} per replica needs {replicas}"
     return replace(
@@ -155,11 +158,13 @@ def _on_top(face: Face, said: Fresh | Stale) -> Face:
         complete=complete,
         blind=False,
         message=message if complete else f"{message} at least",
-        whole=face.whole or face.blind,
+        whole=face.whole or face.expected == 0,
     )
 
 
 def _uncertain(face: Face, why: str) -> Face:
     """The face when nobody knows whether a gateway holds requests: it shrinks nothing."""
+    if not face.complete:
+        return face
     told = f"{face.message}; requests held in a gateway are unknown: {why}"
     return replace(face, complete=False, message=told)
