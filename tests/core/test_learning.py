@@ -13,8 +13,11 @@ from stoker.api.v1alpha1 import CapacitySource
 from stoker.core import learning
 from stoker.core.latency import Mix, capacity
 from stoker.core.learning import capacity_of, learn, published, settled
+from stoker.core.observed import Memory
+from stoker.core.plan import Plan
 from stoker.core.priors import UNKNOWN
 from stoker.core.readings import Metrics, Missing, Signal, Stale
+from stoker.core.reconcile import reconcile
 from testbed.replica_models import MODELS, model_named
 from tests.core.learning_lab import (
     CHAT,
@@ -30,7 +33,7 @@ from tests.core.learning_lab import (
     truth,
     window,
 )
-from tests.factories import NOW, load, pod, readings
+from tests.factories import NOW, load, pod, readings, snapshot
 
 MODEL = model_named("qwen3-32b-2xh100")
 COSTS = costs_of(MODEL)
@@ -467,3 +470,87 @@ def test_the_weight_of_a_stated_capacity_is_that_of_its_documentation():
 
     text = Accelerator.model_json_schema()["properties"]["tokensPerSecond"]["description"]
     assert f"{learning.STATED_PROMPT_WEIGHT} of each computed prompt" in " ".join(text.split())
+
+
+class TestInTheProgram:
+    """Through `reconcile`: memory goes from tick to tick, status to the API server."""
+
+    def ticks(self, fleet: Fleet, windows: int, known: Memory | None = None, status=None) -> Plan:
+        record = fleet.deployment if status is None else replace(fleet.deployment, status=status)
+        memory, plan = known, None
+        for n in range(windows):
+            fleet.now += WINDOW
+            read = {p.key: window(COSTS, CHATS, 0.2 + n % 5 / 10, fleet.luck) for p in fleet.pods}
+            seen = snapshot(
+                record,
+                pods=fleet.pods,
+                now=fleet.now,
+                metrics=Metrics(at=fleet.now, pods=read),
+                memory={record.key: memory} if memory is not None else {},
+            )
+            plan = reconcile(seen)[record.key]
+            memory = plan.memory
+            if plan.status is not None:
+                record = replace(record, status=plan.status)
+        assert plan is not None
+        self.record = record
+        return plan
+
+    def test_what_the_fleet_teaches_is_remembered_and_published(self):
+        fleet = Fleet(4, scaling={"minReplicas": 4, "maxReplicas": 9})
+
+        plan = self.ticks(fleet, 30)
+
+        (shown,) = self.record.status.capacity
+        assert plan.memory.learned is not None
+        assert plan.memory.learned.samples == 120
+        assert shown.source is CapacitySource.LEARNED
+        assert shown.learned is not None
+        assert shown.tokens_per_second / (
+            1 + shown.prompt_token_weight * shown.learned.prompt_tokens_per_generated_token
+        ) == pytest.approx(RIGHT, rel=0.1)
+
+    def test_an_operator_that_starts_again_goes_on_from_what_it_published(self):
+        fleet = Fleet(4, scaling={"minReplicas": 4, "maxReplicas": 9})
+        self.ticks(fleet, 30)
+        before = self.record.status
+
+        plan = self.ticks(fleet, 1, None, before)
+
+        assert plan.memory.learned is not None
+        assert plan.memory.learned.samples > before.capacity[0].samples
+        assert plan.memory.standing is not None
+        assert plan.memory.standing.capacity.tokens_per_second == pytest.approx(
+            before.capacity[0].tokens_per_second, rel=0.05
+        )
+
+    def test_between_windows_nothing_is_worked_out_anew(self):
+        fleet = taught()
+        spec = fleet.deployment.spec
+        known = learning.standing(None, spec, fleet.learned)
+
+        assert learning.standing(known, spec, fleet.learned) is known
+        fleet.run(COSTS, CHATS, 1)
+        assert learning.standing(known, spec, fleet.learned) is not known
+        assert learning.standing(known, taught(0, 0).deployment.spec, known.learned) is not known
+
+    def test_a_quiet_fleet_writes_nothing(self):
+        fleet = Fleet(4, scaling={"minReplicas": 4, "maxReplicas": 9})
+        memory = self.ticks(fleet, 30).memory
+        writes = 0
+        for _ in range(30):
+            fleet.now += WINDOW
+            seen = snapshot(
+                self.record,
+                pods=fleet.pods,
+                now=fleet.now,
+                metrics=Metrics(at=fleet.now, pods={p.key: load(at=fleet.now) for p in fleet.pods}),
+                memory={self.record.key: memory},
+            )
+            plan = reconcile(seen)[self.record.key]
+            memory = plan.memory
+            if plan.status is not None:
+                writes += plan.status.capacity != self.record.status.capacity
+                self.record = replace(self.record, status=plan.status)
+
+        assert writes <= 1  # the last of what was learned
