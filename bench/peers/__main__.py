@@ -13,7 +13,7 @@ from bench.peers import confirm as confirmation
 from bench.peers import faults as failing
 from bench.peers import ramp, results, tables
 from bench.peers import reaction as reacting
-from bench.peers.fleets import Contender
+from bench.peers.fleets import BOTH, Contender, Side
 from testbed.access import PlaneError
 from testbed.binaries import BuildError, ensure_all
 from testbed.engines import EngineFleetError
@@ -32,7 +32,7 @@ app = typer.Typer(
 Output = Annotated[Path, typer.Option(help="The JSON file to put the results into.")]
 Alone = Annotated[
     bool,
-    typer.Option("--without-keda", help="Stoker with the target, and Stoker that is told its bounds alone."),
+    typer.Option("--without-keda", help="Stoker alone; in `confirm` also one that is told its bounds alone."),
 ]
 Seed = Annotated[int, typer.Option(help="Of the traffic.")]
 Samples = Annotated[int, typer.Option(min=0, help="Of each step; 0: as many as are meant to be checked in.")]
@@ -45,15 +45,15 @@ def build() -> None:
 
 
 @app.command()
-def reaction(output: Output = results.FILE, samples: Samples = 0) -> None:
+def reaction(output: Output = results.FILE, samples: Samples = 0, alone: Alone = False) -> None:
     """Measure the time from a demand in Prometheus to pods."""
-    _section("reaction", output, lambda: reacting.measure(reacting.steps(samples)))
+    _section("reaction", output, lambda: reacting.measure(reacting.steps(samples), _sides(alone)))
 
 
 @app.command()
-def faults(output: Output = results.FILE) -> None:
+def faults(output: Output = results.FILE, alone: Alone = False) -> None:
     """Let metrics and operators fail, and count who loses replicas."""
-    _section("faults", output, failing.measure)
+    _section("faults", output, lambda: failing.measure(_sides(alone)))
 
 
 @app.command()
@@ -84,6 +84,10 @@ def everything(output: Output = results.FILE) -> None:
     reaction(output)
     faults(output)
     confirm(output)
+
+
+def _sides(alone: bool) -> frozenset[Side]:
+    return frozenset({Side.STOKER}) if alone else BOTH
 
 
 def _contenders(alone: bool) -> Sequence[Contender]:

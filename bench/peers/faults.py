@@ -19,7 +19,7 @@ from bench.controller.results import Figures
 from bench.peers import fleets
 from bench.peers.arena import Arena, open_arena
 from bench.peers.census import Counts
-from bench.peers.fleets import KEDA, Contender, Fleet, Side
+from bench.peers.fleets import BOTH, KEDA, Contender, Fleet, Side
 from bench.peers.session import Session, session
 from testbed.engine import MetricsFault
 from testbed.engine_pods import EngineOptions
@@ -135,8 +135,9 @@ class Fate:
         return self.lowest < REPLICAS
 
 
-def measure(rows: Sequence[Row] = ROWS) -> Figures:
-    """Run every row; return who lost what."""
+def measure(sides: frozenset[Side] = BOTH) -> Figures:
+    """Run every row of these sides; return who lost what."""
+    rows = [row for row in ROWS if row.contender.side in sides]
     planned = [(row, _fleets(row, number)) for number, row in enumerate(rows)]
     groups = {
         "up": [f for row, group in planned if row.fault is not Fault.OUTAGE for f in group],
@@ -173,6 +174,7 @@ async def _run(planned: Planned, arena: Arena) -> tuple[list[tuple[Row, list[Fat
         found = [
             (row, _fates(here, _everyone(planned, row.contender), began, time.monotonic()))
             for row in OPERATOR_ROWS
+            if _everyone(planned, row.contender)
         ]
         await here.settle(arena.fleets, lambda _: REPLICAS, 120)
         began = time.monotonic()

@@ -50,6 +50,7 @@ class Contender:
     targeted: bool = True
 
 
+BOTH = frozenset(Side)
 KEDA = Contender("KEDA", Side.KEDA)
 STOKER = Contender("Stoker", Side.STOKER)
 

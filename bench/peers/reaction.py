@@ -16,7 +16,7 @@ from bench.controller.results import Figures, spread
 from bench.controller.usage import load_average
 from bench.peers import fleets
 from bench.peers.arena import Arena, open_arena
-from bench.peers.fleets import KEDA, STOKER, Fleet, Side
+from bench.peers.fleets import BOTH, KEDA, STOKER, Fleet, Side
 from bench.peers.session import Session, session
 from testbed.access import PlaneError
 from testbed.engine_pods import EngineOptions
@@ -77,9 +77,9 @@ class Reaction:
     load_average: float
 
 
-def measure(planned: Sequence[Step] = STEPS) -> Figures:
-    """Take every sample of every step; return the figures of both sides."""
-    pairs = [(step, _pair(step, number)) for step in planned for number in range(step.samples)]
+def measure(planned: Sequence[Step] = STEPS, sides: frozenset[Side] = BOTH) -> Figures:
+    """Take every sample of every step; return the figures of the sides."""
+    pairs = [(step, _pair(step, number, sides)) for step in planned for number in range(step.samples)]
     everyone = [fleet for _, pair in pairs for fleet in pair]
     with open_arena(
         {"reaction": everyone}, scrape_interval=SCRAPE_INTERVAL, engines=EngineOptions(tick=0.2)
@@ -94,10 +94,11 @@ def measure(planned: Sequence[Step] = STEPS) -> Figures:
     }
 
 
-def _pair(step: Step, number: int) -> tuple[Fleet, ...]:
+def _pair(step: Step, number: int, sides: frozenset[Side] = BOTH) -> tuple[Fleet, ...]:
     return tuple(
         Fleet(f"{one.side}-{step.before}-{step.after}-{number}", one, step.before, step.after + 10, TARGET)
         for one in (KEDA, STOKER)
+        if one.side in sides
     )
 
 
@@ -163,7 +164,8 @@ def _line(reaction: Reaction) -> str:
 def _figures(taken: Iterable[Reaction]) -> Figures:
     """Both sides' spreads, and whether Stoker's goals are met."""
     reactions = list(taken)
-    figures: Figures = {side.value: _side([r for r in reactions if r.side is side]) for side in Side}
+    by_side = {side: [r for r in reactions if r.side is side] for side in Side}
+    figures: Figures = {side.value: _side(found) for side, found in by_side.items() if found}
     first = figures[Side.STOKER]["visible_to_first_pod_seconds"]
     figures["stoker_goals_met"] = (
         first is not None

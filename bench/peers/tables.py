@@ -21,7 +21,8 @@ def reaction(section: Figures) -> str:
             str(figures[side]["samples"]),
         )
         for step, figures in section["steps"].items()
-        for side in (Side.KEDA, Side.STOKER)
+        for side in Side
+        if side in figures
     ]
     return _table(("replicas", "", "first pod, s", "all pods, s", "n"), rows)
 
