@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.replay.candidates import CANDIDATES
 from bench.replay.results import CLAIRVOYANT, COMPARED_AT, RESULTS, read
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "autoscalers.md"
@@ -192,8 +193,14 @@ def _source(document: dict[str, Any]) -> str:
         f"*{document['description']}. {seeds} scored seeds, start-up {document['start_up_seconds']} s, "
         f"{document['routing']} routing, queues in the {document['queueing']}; "
         f"tuned on {tuning['workload']} with seed {tuning['seed']}. `{made['command']}` "
-        f"on {made['machine']}, commit {made['commit']} ({state}), {made['date']}.*"
+        f"on {made['machine']}, commit {made['commit']} ({state}), {made['date']}.{_absent(document)}*"
     )
+
+
+def _absent(document: dict[str, Any]) -> str:
+    """Who was not run on this workload."""
+    absent = [one.name for one in CANDIDATES if one.name not in document["policies"]]
+    return f" Not run on it: {'; '.join(absent)}." if absent else ""
 
 
 def _clairvoyant(document: dict[str, Any]) -> str:

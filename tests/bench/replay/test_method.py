@@ -156,6 +156,7 @@ def test_tables_are_written_between_their_markers_and_again_to_the_same(folder):
     assert "| **stoker utilization** |" in written
     assert "| *static at peak* |" in written
     assert "default: 5" in written
+    assert "Not run on it: hpa generated tokens; " in written
     assert "| **stoker utilization** | keda running+waiting |" in written  # 22 % dearer than that variant
     assert report.rewritten(written, folder) == written
 
