@@ -85,18 +85,43 @@ def faults(lab: Lab, engines: EngineFleet, prometheus: Prometheus) -> Faults:
     return Faults(lab, engines, prometheus)
 
 
-def loaded_fleet(lab: Lab, load: HeldRequests, url: str, **more: object) -> list[Json]:
-    """Four serving replicas with ten requests each, which is what they are to carry."""
-    lab.start(prometheus_url=url)
-    lab.apply(manifest(replicas=4))
-    pods = lab.until_serving(4)
-    for pod in pods:
-        lab.age(pod)
-    load.spread(pods, 40)
-    lab.patch("modeldeployments/llm", {"spec": {"replicas": None, "scaling": scaling(1, 8, **more)}})
-    lab.until_verdict("ScalingActive", "True/MetricsFresh")
-    assert not lab.events("PrometheusUnreachable"), "that nobody had asked it yet is no failure"
-    return pods
+class Fleet:
+    """Four replicas, and ten requests for each, which is what they are to carry."""
+
+    def __init__(self, lab: Lab, engines: EngineFleet, load: HeldRequests, url: str) -> None:
+        self._lab = lab
+        self._engines = engines
+        self._load = load
+        self._url = url
+        self.pods: list[Json] = []
+
+    def start(self, **more: object) -> list[Json]:
+        """Let them serve, with the requests in them and under a scaling section; their pods."""
+        lab = self._lab
+        lab.start(prometheus_url=self._url)
+        lab.apply(manifest(replicas=4))
+        self.pods = lab.until_serving(4)
+        for pod in self.pods:
+            lab.age(pod)
+        self.fill()
+        lab.patch("modeldeployments/llm", {"spec": {"replicas": None, "scaling": scaling(1, 8, **more)}})
+        lab.until_verdict("ScalingActive", "True/MetricsFresh")
+        assert not lab.events("PrometheusUnreachable"), "that nobody had asked it yet is no failure"
+        return self.pods
+
+    def fill(self) -> None:
+        """Send the requests, and wait until the engines have taken them: until then a scrape sees fewer."""
+        self._load.spread(self.pods, 40)
+        self._lab.until("all requests in the engines", lambda: self._in_flight() == 40)
+
+    def _in_flight(self) -> int:
+        return sum(pod["running"] + pod["waiting"] for pod in self._engines.stats()["pods"].values())
+
+
+@pytest.fixture
+def fleet(lab: Lab, engines: EngineFleet, load: HeldRequests, prometheus: Prometheus) -> Fleet:
+    """The fleet whose metrics fail."""
+    return Fleet(lab, engines, load, prometheus.url)
 
 
 def untouched(pod: Json) -> bool:
@@ -119,10 +144,10 @@ FAULTS: Final[dict[str, tuple[str, str]]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_replica_falls_while_metrics_fail(
-    lab: Lab, load: HeldRequests, prometheus: Prometheus, faults: Faults, fault: str
+    lab: Lab, load: HeldRequests, fleet: Fleet, faults: Faults, fault: str
 ):
     verdict, says = FAULTS[fault]
-    pods = loaded_fleet(lab, load, prometheus.url)
+    pods = fleet.start()
     during: Callable[[], AbstractContextManager[None]] = getattr(faults, fault)
     with History(lab.plane, lab.namespace) as history:
         with during():
@@ -131,7 +156,7 @@ def test_no_replica_falls_while_metrics_fail(
             assert lab.verdict("Ready") == "True/Serving", "metrics never touch Ready"
             load.release()
             lab.stays("four replicas", lambda: lab.status()["desiredReplicas"] == 4, FAULT_SECONDS)
-            load.spread(pods, 40)
+            fleet.fill()
         lab.until_verdict("ScalingActive", "True/MetricsFresh")
         assert min(history.counts(untouched)) == 4
 
@@ -143,9 +168,9 @@ def test_no_replica_falls_while_metrics_fail(
 
 
 def test_signals_that_are_left_may_add_where_the_spec_says_so(
-    lab: Lab, load: HeldRequests, prometheus: Prometheus, faults: Faults
+    lab: Lab, load: HeldRequests, fleet: Fleet, faults: Faults
 ):
-    pods = loaded_fleet(lab, load, prometheus.url, onMissingMetrics="ScaleUpOnly")
+    pods = fleet.start(onMissingMetrics="ScaleUpOnly")
     with faults.half_missing():
         lab.until_verdict("ScalingActive", "False/MetricsMissing")
         load.put(pods[3], 45)  # the other half now reports 65: 7 replicas at least
