@@ -30,8 +30,8 @@ def kill_when(lab: Lab, what: str, ask: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("made", [0, 1, 4, 7])
 def test_in_the_middle_of_a_scale_out(lab: Lab, made: int):
-    # Slowed down to a pod per quarter of a second, so that there is a middle.
-    lab.start(kube_qps="4", kube_burst="1")
+    # Slowed down to a pod per half a second, so that there is a middle.
+    lab.start(kube_qps="2", kube_burst="1")
     with History(lab.plane, lab.namespace) as history:
         lab.apply(manifest(replicas=8))
         lab.until("so many pods", lambda: len(lab.pods()) >= made)
