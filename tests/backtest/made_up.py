@@ -114,7 +114,9 @@ def prometheus_with(past: Past, directory: Path) -> Prometheus:
     (directory / "data").mkdir(parents=True)
     text = directory / "past.txt"
     text.write_text(past.openmetrics())
-    command = [str(ensure("promtool")), "tsdb", "create-blocks-from", "openmetrics", "--quiet"]
+    # Without it blocks are of two hours, and for each of them the whole text is read again.
+    longest = "--max-block-duration=240h"
+    command = [str(ensure("promtool")), "tsdb", "create-blocks-from", longest, "openmetrics", "--quiet"]
     subprocess.run([*command, str(text), str(directory / "data")], check=True, capture_output=True)
     text.unlink()
     (directory / "prometheus.yaml").write_text("{}\n")

@@ -290,9 +290,9 @@ def _collect(seen: dict[Key, array[float]], course: Course) -> None:
 def _at(matrix: Matrix, number: int, at: float) -> Samples:
     return Samples(
         tuple(
-            Sample(course.labels, course.values[number], at)
+            Sample(course.labels, value, at)
             for course in matrix.courses
-            if number in course.values
+            if (value := course.values.get(number)) is not None
         ),
         matrix.warnings,
     )

@@ -139,8 +139,8 @@ def taught(learned: Learned, samples: Sequence[Sample], window: int, at: float) 
     elapsed = min(max(0.0, at - learned.read_at), LONGEST_GAP)
     belief = drifted(learned.belief, elapsed / 3600)
     residuals = [-math.log(belief.predicted(sample.row)) for sample in samples]
-    centre = middle(residuals)
-    believed = [s for s, r in zip(samples, residuals, strict=True) if abs(r - centre) <= _apart(residuals)]
+    centre, apart = middle(residuals), _apart(residuals)
+    believed = [s for s, r in zip(samples, residuals, strict=True) if abs(r - centre) <= apart]
     read = replace(learned, mix=_mixed(learned, believed, elapsed), window=window, read_at=at)
     surprises = _surprises(learned, belief, believed, centre)
     if 0 < abs(surprises) < PERSISTS:
