@@ -74,7 +74,7 @@ def backtest(file, server, *options, since="2025-06-02T00:00:00Z", until="2025-0
 
 
 def test_a_day_in_numbers(file, server):
-    result = backtest(file, server, "--json", "--step", "30s", "--start-up", "4m", "--cost-per-gpu-hour", "2")
+    result = backtest(file, server, "--json", "--step", "60s", "--start-up", "4m", "--cost-per-gpu-hour", "2")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     ours, real = found["simulated"], found["recorded"]
@@ -119,7 +119,7 @@ async def test_decisions_are_those_of_the_operator_at_the_same_instants(server):
     """Around the reset and the outage: instant queries and the whole of ``reconcile`` beside it."""
     llama = deployment(**SPEC)
     for begin in (RESET - 1800, OUTAGE[0] - 1800):
-        span = Span(begin, begin + 1.5 * HOUR, 30.0)
+        span = Span(begin, begin + HOUR, 30.0)
         scope = Scope(llama.key, "llama-[0-9a-z]+-[0-9]+")
         async with Prometheus(server.url, timeout=60) as client:
             history = History(client, scope, scope.narrowed(vllm()), latency=False)

@@ -72,6 +72,13 @@ def test_short_is_when_more_is_needed_than_serves():
     assert found.unknown_minutes == pytest.approx(0.5)
 
 
+def test_minutes_short_at_the_bound_are_told_apart():
+    rows = moments((2, 2, 2, 3), (2, 2, 2, 3), (2, 2, 2, 2))
+    bounds = ["maxReplicas", "concurrentRequests", "maxReplicas"]
+    outcome = Outcome([replace(m, limited_by=bound) for m, bound in zip(rows, bounds, strict=True)])
+    assert answer([None] * 3, outcome=outcome).bounded_minutes == pytest.approx(0.5)
+
+
 def test_never_short_has_no_longest():
     short = answer([(2, 2, 2, 2)] * 3).simulated.short
     assert (short.minutes, short.longest_minutes, short.longest_since) == (0.0, 0.0, None)

@@ -101,6 +101,8 @@ class Report:
     scrape_interval: float
     capacity: CapacityStatus | None
     """What one replica carries, as ``status.capacity`` would say at the end; None without a decision."""
+    bounded_minutes: float
+    """Minutes short in which ``maxReplicas``, of the spec or of a schedule, stood in the way."""
     unknown_minutes: float
     """Time in which some target's demand was not known, or not wholly."""
     notes: tuple[str, ...]
@@ -164,10 +166,15 @@ def report(terms: Terms, found: Recorded, outcome: Outcome, notes: Sequence[str]
         gaps=gaps,
         scrape_interval=found.scrape_interval,
         capacity=_capacity(outcome),
+        bounded_minutes=sum(_bounded(m) for m in moments) * span.step / 60,
         unknown_minutes=sum(not m.known for m in moments) * span.step / 60,
         notes=tuple(notes),
         assumptions=tuple(_assumptions(terms, outcome)),
     )
+
+
+def _bounded(m: Moment) -> bool:
+    return m.needed is not None and m.needed > m.serving and m.limited_by.endswith("maxReplicas")
 
 
 def _capacity(outcome: Outcome) -> CapacityStatus | None:
@@ -262,6 +269,7 @@ def as_json(answer: Report) -> dict[str, Any]:
         "costPerGpuHour": terms.cost_per_gpu_hour,
         "simulated": _totals_json(answer.simulated),
         "recorded": _totals_json(answer.recorded),
+        "shortAtMaxReplicasMinutes": round(answer.bounded_minutes, 2),
         "unknownMinutes": round(answer.unknown_minutes, 2),
         "gaps": [{"from": rfc3339(a), "to": rfc3339(b)} for a, b in answer.gaps],
         "targets": {

@@ -97,6 +97,8 @@ def _sums(answer: Report) -> RenderableType:
         _row(table, f"Cost, at {terms.cost_per_gpu_hour:g} per GPU-hour", ours.cost, real.cost, "{:,.2f}")
     _row(table, "Minutes short of capacity", ours.short.minutes, real.short.minutes, "{:,.1f}")
     table.add_row("  the longest of them", *(_longest(t.short) for t in (ours, real)))
+    if answer.bounded_minutes:
+        table.add_row("  of them at maxReplicas", f"{answer.bounded_minutes:,.1f}", "")
     table.add_row("Highest load per replica", *(f"{t.short.worst_load:.0%} of target" for t in (ours, real)))
     table.add_row("Changes, reversals", *(f"{t.changes}, {t.reversals}" for t in (ours, real)))
     return Padding(Group(table, *_taught(answer)), (1, 0))
