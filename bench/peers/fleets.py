@@ -20,7 +20,7 @@ NAME = "chat"
 """Of every object, and of the served model; fleets differ by their namespace."""
 FLEET_LABEL = "bench.stoker.dev/fleet"
 SIDE_LABEL = "bench.stoker.dev/side"
-GPUS_PER_REPLICA = 2
+GPUS_PER_REPLICA = 1
 KEDA_STOP_SECONDS = 30
 PORT = 8000
 
@@ -124,8 +124,8 @@ def _model_deployment(fleet: Fleet) -> Manifest:
         "kind": "ModelDeployment",
         "metadata": {"name": NAME, "namespace": fleet.namespace},
         "spec": {
-            "model": {"uri": "hf://Qwen/Qwen3-32B"},
-            "accelerators": [{"name": "h100", "count": GPUS_PER_REPLICA}],
+            "model": {"uri": "hf://meta-llama/Llama-3.1-70B"},
+            "accelerators": [{"name": "h200", "count": GPUS_PER_REPLICA}],
             "scaling": {**scaling, **fleet.contender.settings},
             "template": {"metadata": {"labels": _pod_labels(fleet), "annotations": annotations}},
         },
@@ -144,7 +144,7 @@ def _deployment(fleet: Fleet) -> Manifest:
     engine = {
         "name": "engine",
         "image": "vllm/vllm-openai",
-        "args": ["--model", "Qwen/Qwen3-32B", "--served-model-name", NAME],
+        "args": ["--model", "meta-llama/Llama-3.1-70B", "--served-model-name", NAME],
         "ports": [{"containerPort": PORT}],
         "resources": {"limits": {"nvidia.com/gpu": str(GPUS_PER_REPLICA)}},
     }

@@ -32,11 +32,19 @@ def test_a_good_answer_is_whole_and_in_time(one, good):
     assert attainment([one]) == good
 
 
+def test_the_load_generator_s_own_delay_is_told_apart():
+    late = Result(100.0, 100, 10, 10, Outcome.SERVED, queued=3.0, ttft=4.0, tpot=0.02)
+    found = figures(SHORT, Run(KEDA, [late], [(0.0, 4)], 1.0))
+    assert (found["attainment"], found["attainment_from_arrival"]) == (1.0, 0.0)
+    assert found["ttft_seconds"][0] == 1.0
+    assert found["sent_late_seconds"][0] == 3.0
+
+
 def test_what_arrives_in_the_warm_up_or_after_the_end_is_not_scored():
     results = [result(10.0, ttft=9.0), result(50.0), result(160.0, ttft=9.0)]
     found = figures(SHORT, Run(KEDA, results, [(0.0, 2), (70.0, 4), (400.0, 1)], 200.0))
     assert (found["requests"], found["attainment"]) == (1, 1.0)
-    assert found["gpu_seconds"] == 400
+    assert found["gpu_seconds"] == 200
     assert found["replicas"] == [(0, 2), (70, 4)]
 
 
@@ -71,9 +79,9 @@ def test_a_prediction_has_what_a_measurement_has():
     predicted = confirm.predict(SHORT, KEDA)
     assert predicted["requests"] == sum(SHORT.warm_up <= r.arrival < 150 for r in SHORT.arrivals)
     # Two replicas at the least, all the time that is scored.
-    assert predicted["gpu_seconds"] >= 2 * 120 * 2
+    assert predicted["gpu_seconds"] >= ramp.LEAST * 120
     assert 0.0 < predicted["attainment"] <= 1.0
-    assert predicted["replicas"][0] == (0, 2)
+    assert predicted["replicas"][0] == (0, ramp.LEAST)
 
 
 @pytest.mark.parametrize(
@@ -92,5 +100,5 @@ def test_the_report_has_both_sides_of_every_cell():
     report = confirm.report(SHORT, [run], [predicted], {"worst_lag_seconds": 0.1})
     cell = report["cells"]["KEDA"]
     assert cell["predicted"] == predicted
-    assert cell["measured"]["gpu_seconds"] == 480
+    assert cell["measured"]["gpu_seconds"] == 240
     assert cell["settings"]["spec"]["triggers"][0]["metadata"]["threshold"] == str(SHORT.target)
