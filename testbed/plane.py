@@ -209,10 +209,13 @@ class Plane(Access):
         """Return a question to the API server: does a GET of `path` succeed?"""
 
         def ask() -> bool:
-            # Until its first start is over there is no certificate to verify it with.
+            # Until its first start is over there is no certificate to verify it with, or half of one.
             context: ssl.SSLContext | bool = False
             if self.ca.exists():
-                context = ssl.create_default_context(cafile=str(self.ca))
+                try:
+                    context = ssl.create_default_context(cafile=str(self.ca))
+                except ssl.SSLError:
+                    return False
             headers = {"Authorization": f"Bearer {self.admin_token}"}
             return _succeeds(self.url + path, headers=headers, verify=context)
 
