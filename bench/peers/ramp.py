@@ -2,8 +2,8 @@
 
 The traffic is Azure's conversation trace, superposed in stages and played by a load generator of each fleet's
 own, with the same arrivals. Scored as in the replay: every request that arrived after the warm-up, and pods
-from creation to deletion within the scored time. On a busy machine the load generator itself is late: latencies
-are therefore given from a request's arrival and from its sending, with how late it was sent.
+from creation to deletion within the scored time. On a busy machine the load generator itself is late:
+latencies are therefore given from a request's arrival and from its sending, with how late it was sent.
 """
 
 import asyncio
@@ -176,7 +176,7 @@ def _good(result: Result, ttft: float | None) -> bool:
 
 
 def _from_sending(result: Result) -> float | None:
-    """The time to the first token without the load generator's own delay; both sides always have an endpoint."""
+    """The time to the first token without the load generator's own delay: there always is an endpoint."""
     return None if result.ttft is None else result.ttft - result.queued
 
 
