@@ -60,9 +60,17 @@ def test_prediction_and_measurement_stand_side_by_side():
         "tpot_seconds": [0.02, 0.04, 0.05],
         "peak_replicas": 7,
     }
-    measured = {**figures, "gpu_seconds": 12600, "not_served": {"cut": 3}}
+    measured = {
+        **figures,
+        "gpu_seconds": 12600,
+        "not_served": {"cut": 3},
+        "sent_late_seconds": [0.01, 0.2, 1.0],
+    }
     ratio = {"gpu_seconds": 0.05, "attainment": 0.0}
     cell = {"predicted": figures, "measured": measured, "measured_over_predicted": ratio}
     lines = tables.ramp({"cells": {"KEDA": cell}}).splitlines()
     assert lines[2] == "| KEDA | GPU-seconds | 12,000 | 12,600 | +5.0% |"
-    assert lines[-1] == "|  | requests cut | 0 | 3 |  |"
+    assert lines[-2:] == [
+        "|  | requests cut | 0 | 3 |  |",
+        "|  | sent late, p50 and p95, s | 0 | 0.0, 0.2 |  |",
+    ]
