@@ -4,14 +4,14 @@ Rules of this module:
 
 * A forecast only ever adds. What does not come is given back as soon as its moment has passed.
 * It is believed as far as its forecasts came true: the weight of each part is fitted to what came.
-* Replicas that start fast need none: up to FAST_SECONDS there is no forecast, from twice that on a full one.
+* Replicas that start fast need none: up to FAST_SECONDS a part is not used, from twice that on in full.
 * The present stays with the other faces: a forecast is by how much the demand grows, not how large it is.
   So a capacity that is not known well yet does not make it wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stoker.api.v1alpha1 import ForecastOutcome, ForecastStatus, Season
@@ -33,9 +33,10 @@ from stoker.core.outlook import (
 from stoker.core.readings import Signal
 from stoker.core.verdicts import moment
 
-FAST_SECONDS = 60.0
-"""Time to ready up to which a forecast buys nothing: on the benchmark's hour of waves, trends cost one to
-three percent more there and gained nothing."""
+FAST_SECONDS: Mapping[Season, float] = {Season.TREND: 300.0, Season.DAILY: 60.0, Season.WEEKLY: 60.0}
+"""Time to ready up to which a part buys nothing; from twice that on it counts in full. In replays trends
+saved GPU-hours with 600 s, and cost up to 5 % for nothing with 240 s (docs/designs/0006). What comes every
+morning is no less certain with fast starts; up to a minute nobody has to know it."""
 
 SCRAPE_SECONDS = 15.0
 """What the way through Prometheus and the operator's interval add."""
@@ -56,6 +57,10 @@ PRIOR_COUNT = 10.0
 
 RECORD_COUNT = 60.0
 """Likewise to weigh as much as a track record in the history: half an hour against two days."""
+
+NOISE = 0.3
+"""Replicas of an expected growth that do not count: as many stay free when replicas go (``scaling``), so that
+a count does not go up and down with the noise of its forecasts."""
 
 DOUBTED, TRUSTED = 0.1, 0.5
 """Below the one nothing is believed of forecasts of which so much came, from the other on all of it, and in
@@ -87,10 +92,9 @@ class Ahead:
         """Likewise, in slots."""
         return max(1, round(self.seconds / SLOT_SECONDS))
 
-    @property
-    def urgency(self) -> float:
-        """0 when replicas start so fast that a forecast buys nothing, 1 when it counts in full."""
-        return min(1.0, max(0.0, self.ready / FAST_SECONDS - 1.0))
+    def urgency(self, part: Season) -> float:
+        """0 when replicas start so fast that this part buys nothing, 1 when it counts in full."""
+        return min(1.0, max(0.0, self.ready / FAST_SECONDS[part] - 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +166,13 @@ def _expect(outlook: Outlook, ahead: Ahead, history: History | None) -> Outlook:
         return outlook
     growth = tuple(_growth(season, outlook, ahead, history) for season in Season)
     slot = outlook.slot - 1 + ahead.slots
-    chosen = _choose(outlook, growth, history)
+    used = tuple(g * ahead.urgency(season) for season, g in zip(Season, growth, strict=True))
+    chosen = _choose(outlook, used, history)
     expectation = Expectation(slot, base, growth, base)
     if chosen is not None:
-        said = base + growth[chosen.number] * chosen.weight * ahead.urgency
-        part = tuple(Season)[chosen.number]
-        expectation = Expectation(slot, base, growth, said, part, chosen.weight, chosen.skill)
+        said, part = base + used[chosen.number] * chosen.weight, tuple(Season)[chosen.number]
+        weight = chosen.weight * ahead.urgency(part)
+        expectation = Expectation(slot, base, growth, said, part, weight, chosen.skill)
     return replace(outlook, pending=(*outlook.pending, expectation)[-MAX_AHEAD:])
 
 
@@ -266,14 +271,15 @@ def _latest(outlook: Outlook, ahead: Ahead) -> Expectation | None:
 def _asking(outlook: Outlook, faces: Sequence[Face], ahead: Ahead, serving: int) -> Outlook:
     """With what the latest forecast asks for, kept until its moment has passed.
 
-    The load of now grows as the demand is expected to. Work that stands in queues does not grow with it: what
-    is worked on now is no more than what the serving replicas carry.
+    The load of now grows as the demand is expected to. Head-room and the work that stands in queues do not
+    grow with it: what is worked on now is no more than what the serving replicas carry.
     """
-    latest, load = _latest(outlook, ahead), max((f.load for f in faces), default=0.0)
-    if latest is None or latest.said <= latest.base:
+    latest, top = _latest(outlook, ahead), max(faces, key=lambda f: f.load, default=None)
+    if latest is None or top is None or latest.said <= latest.base:
         return outlook
-    asked = load + (latest.said / latest.base - 1.0) * min(load, float(serving))
-    if needed(asked, 1.0) <= needed(load, 1.0):
+    worked_on = min(top.load - top.headroom / top.target, float(serving))
+    asked = top.load + (latest.said / latest.base - 1.0) * worked_on - NOISE
+    if needed(asked, 1.0) <= needed(top.load, 1.0):
         return outlook
     until = min(latest.slot, outlook.slot + HOLD_SLOTS)
     held = (*(h for h in outlook.held if h.load > asked), Held(latest.slot, until, asked, latest.said))
@@ -326,19 +332,20 @@ def _status(outlook: Outlook, ahead: Ahead, why_no_history: str) -> ForecastStat
             "value": _rounded(latest.said),
             "at": moment((latest.slot + 1) * SLOT_SECONDS),
             "part": latest.part,
-            "weight": _rounded(latest.weight * ahead.urgency) if latest.part is not None else None,
+            "weight": _rounded(latest.weight) if latest.part is not None else None,
             "skill": _rounded(latest.skill) if latest.part is not None else None,
         }
     )
 
 
 def _message(latest: Expectation | None, ahead: Ahead) -> str:
-    if ahead.urgency <= 0:
-        return f"replicas serve within {ahead.ready:.0f} s: a forecast would gain nothing"
+    fast = f"replicas serve within {ahead.ready:.0f} s: "
+    if not any(ahead.urgency(part) for part in Season):
+        return f"{fast}a forecast would gain nothing"
     if latest is None:
         return "the demand of the last minutes is not known, or zero"
     if latest.part is None:
-        return "no growth is expected"
+        return "no growth is expected" if ahead.urgency(Season.TREND) else f"{fast}a trend would gain nothing"
     return f"expected from {_FROM[latest.part]}"
 
 
