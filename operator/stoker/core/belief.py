@@ -110,7 +110,7 @@ def updated(belief: Belief, row: Vector, residual: float, noise: float) -> Belie
     Args:
         belief: before.
         row: of the equation above.
-        residual: 1 less ``predicted``, bounded by the caller.
+        residual: 1 less ``predicted``: at most 1, however slow the replica was.
         noise: variance of the residual if the costs were known exactly; positive.
     """
     scaled = belief.scaled(row)

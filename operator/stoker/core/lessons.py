@@ -191,12 +191,10 @@ def _surprises(learned: Learned, belief: Belief, believed: Sequence[Sample], cen
 
 
 def _learned(learned: Learned, samples: Sequence[Sample], elapsed: float) -> Learned:
-    """After the samples of those who are believed, each with bounded influence."""
+    """After the samples of those who are believed."""
     belief, noise = learned.belief, max(NOISE**2, learned.noise)
     for sample in samples:
-        bound = SIGMAS * math.sqrt(belief.variance(sample.row) + noise)
-        residual = 1 - belief.predicted(sample.row)
-        belief = updated(belief, sample.row, min(bound, max(-bound, residual)), noise)
+        belief = updated(belief, sample.row, 1 - belief.predicted(sample.row), noise)
     errors = math.fsum((1 - belief.predicted(s.row)) ** 2 for s in samples) / len(samples)
     share = len(samples) / (len(samples) + NOISE_SAMPLES)
     busiest = max(1 - belief.costs.base / s.latency for s in samples)
