@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from stoker.backtest.errors import BacktestError
+from stoker.backtest.export import as_json
 from stoker.backtest.recorded import Recorded
 from stoker.backtest.replay import Change, Moment, Outcome, Tally
-from stoker.backtest.report import Terms, as_json, check_ends, check_tallies, report
+from stoker.backtest.report import Terms, check_ends, check_tallies, report
 from stoker.clients.answers import Span
 from tests.backtest.lab import START, life
 from tests.factories import deployment

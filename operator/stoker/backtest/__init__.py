@@ -8,7 +8,8 @@
 `decider`     the operator's own decisions, one instant after the other, in virtual time
 `fleet`       replicas that start late and cost from creation to deletion
 `replay`      both fleets through the whole period
-`report`      what came of it, in numbers and as JSON
+`report`      what came of it, in numbers
+`export`      the same as JSON
 `terminal`    the same for a person
 `picture`     the same as a PNG
 `runner`      all of it in order

@@ -79,7 +79,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - the options are the arguments
     # Imported here: the clients take a second, which `stoker run` and `--help` need not wait for.
     from rich.console import Console  # noqa: PLC0415
 
-    from stoker.backtest import manifest, picture, report, runner, terminal  # noqa: PLC0415
+    from stoker.backtest import export, manifest, picture, runner, terminal  # noqa: PLC0415
     from stoker.backtest.period import period  # noqa: PLC0415
 
     try:
@@ -102,7 +102,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - the options are the arguments
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
     if json_:
-        typer.echo(json.dumps(report.as_json(answer), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(export.as_json(answer), indent=2, ensure_ascii=False))
     else:
         terminal.show(answer, Console(highlight=False), decisions=decisions)
 
