@@ -268,7 +268,8 @@ class Accelerator(ApiModel):
     """Engine arguments for this type alone, after `engine.args`. Unset: none."""
     tokens_per_second: Rate | None = None
     """Capacity of one replica in tokens per second: the generated ones, plus 0.3 of each computed prompt
-    token. `scaling.targets.utilization` is a share of it. Unset: `utilization` is no target."""
+    token. `scaling.targets.utilization` is a share of it. Unset: it is learned from the fleet's own metrics,
+    and shown in `status.capacity`."""
 
 
 class Cache(ApiModel):
