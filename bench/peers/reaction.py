@@ -182,6 +182,9 @@ def _side(reactions: Sequence[Reaction]) -> Figures:
         "samples": len(reactions),
         "visible_to_first_pod_seconds": spread(first) if first else None,
         "visible_to_all_pods_seconds": spread(enough) if enough else None,
+        "first_and_all_seconds": [
+            [None if value is None else round(value, 2) for value in (r.first, r.enough)] for r in reactions
+        ],
         "without_reaction": sum(r.enough is None for r in reactions),
         "replicas_at_end": sorted(r.replicas for r in reactions),
         "load_average": spread([r.load_average for r in reactions]) if reactions else None,

@@ -27,6 +27,7 @@ def test_a_side_that_never_answers_has_no_spread():
     side = _figures([*taken(Side.KEDA, None, None), *taken(Side.STOKER, 1.0)])["keda"]
     assert side["visible_to_first_pod_seconds"] is None
     assert side["without_reaction"] == 2
+    assert side["first_and_all_seconds"] == [[None, None], [None, None]]
 
 
 def test_both_sides_take_a_step_from_the_same_start_with_room_above():
