@@ -8,6 +8,7 @@ not run again, so an interrupted night goes on where it stopped.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -134,7 +135,7 @@ def command() -> str:
     for argument in sys.argv[1:]:
         arguments.append("…" if hidden else argument)
         hidden = argument in {"--traces", "--output"}
-    return " ".join(["python -m bench.replay", *arguments])
+    return shlex.join(["python", "-m", "bench.replay", *arguments])
 
 
 @contextmanager

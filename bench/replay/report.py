@@ -156,7 +156,7 @@ def _ratio(row: dict[str, Any] | None, *, at: bool = True) -> str:
     if row is None:
         return _DASH
     interval = "" if row["low"] is None else f" ({row['low']:.2f}–{row['high']:.2f})"
-    return f"{row['ratio']:.2f}{interval}" + (f" at {row['attainment']:.1%}" if at else "")
+    return f"{row['ratio']:.2f}{interval}" + (f" at {_share(row['attainment'])}" if at else "")
 
 
 def _losses(document: dict[str, Any]) -> str:

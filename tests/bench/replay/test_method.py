@@ -124,7 +124,7 @@ def test_no_folder_of_this_machine_is_in_a_command(monkeypatch):
     monkeypatch.setattr(
         command.sys, "argv", ["x", "--traces", "/home/me/traces", "--seeds", "5", "--output", "/x"]
     )
-    assert command.command() == "python -m bench.replay --traces … --seeds 5 --output …"
+    assert command.command() == "python -m bench.replay --traces '…' --seeds 5 --output '…'"
 
 
 def test_file_names_tell_variations_apart():
