@@ -267,12 +267,12 @@ def is_ready(pod: Json) -> bool:
 
 def in_routing(pod: Json) -> bool:
     """Whether the pod carries the label that the Service selects."""
-    return pod["metadata"]["labels"].get("stoker.dev/serving") == "true"
+    return pod["metadata"].get("labels", {}).get("stoker.dev/serving") == "true"
 
 
 def draining(pod: Json) -> bool:
     """Whether Stoker took the pod out of routing to let its requests finish."""
-    return "stoker.dev/drain-started-at" in pod["metadata"]["annotations"]
+    return "stoker.dev/drain-started-at" in pod["metadata"].get("annotations", {})
 
 
 def line(pod: Json) -> str:
