@@ -20,6 +20,7 @@ from bench.replay.results import CLAIRVOYANT, COMPARED_AT, RESULTS, read
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "autoscalers.md"
 _BLOCK = re.compile(r"(<!-- replay: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DASH = "–"
+_APART = "Stoker's settings and those of the others reach no attainment in common: no ratio can be read."
 
 
 def rewritten(page: str, results: Path = RESULTS) -> str:
@@ -149,7 +150,7 @@ def _ratios(document: dict[str, Any]) -> str:
         [_name(other, document["policies"]), *(_ratio(best.get((one, other))) for one in ours)]
         for other in theirs
     ]
-    return _markdown(["cost of … over …", *(f"**{one}**" for one in ours)], rows)
+    return _markdown(["cost of … over …", *(f"**{one}**" for one in ours)], rows) if rows else _APART
 
 
 def _ratio(row: dict[str, Any] | None, *, at: bool = True) -> str:
@@ -172,9 +173,9 @@ def _losses(document: dict[str, Any]) -> str:
         if not theirs.startswith("stoker") and any(row["ratio"] > 1 for row in at.values())
     ]
     head = ["dearer", "than", *(f"{level:.1%}" for level in COMPARED_AT)]
-    return (
-        _markdown(head, rows) if rows else "Nobody's curve is above one of Stoker's where both can be read."
-    )
+    if not found:
+        return ""
+    return _markdown(head, rows) if rows else "Nobody's curve is above Stoker's where both can be read."
 
 
 def _lost(row: dict[str, Any] | None) -> str:
@@ -211,7 +212,8 @@ def _clairvoyant(document: dict[str, Any]) -> str:
     for one in ours:
         at = {row["attainment"]: row for row in rows if row["policy"] == one}
         table.append([f"**{one}**", *(_ratio(at.get(level), at=False) for level in COMPARED_AT)])
-    return _markdown(["cost over the clairvoyant's at", *(f"{level:.1%}" for level in COMPARED_AT)], table)
+    head = ["cost over the clairvoyant's at", *(f"{level:.1%}" for level in COMPARED_AT)]
+    return _markdown(head, table) if table else ""
 
 
 # --- Faults, and what was run --------------------------------------------------------------------
