@@ -12,11 +12,11 @@ import pytest
 from stoker.api.v1alpha1 import CapacitySource
 from stoker.core import learning
 from stoker.core.latency import Mix, capacity
-from stoker.core.learning import capacity_of, learn, published, settled
+from stoker.core.learning import capacity_of, learn, published, settled, window_number
 from stoker.core.observed import Memory
 from stoker.core.plan import Plan
 from stoker.core.priors import UNKNOWN
-from stoker.core.readings import Metrics, Missing, Signal, Stale
+from stoker.core.readings import Key, Metrics, Missing, Signal, Stale
 from stoker.core.reconcile import reconcile
 from testbed.replica_models import MODELS, model_named
 from tests.core.learning_lab import (
@@ -130,6 +130,14 @@ class TestLearning:
 
         assert prior < 0.1
         assert prior < idle.capacity.confidence < 0.6 < busy.capacity.confidence
+
+    def test_what_lies_far_beyond_the_load_that_was_seen_is_less_certain(self):
+        fleet = taught()
+        assert fleet.learned is not None
+
+        idle = capacity_of(fleet.deployment.spec, replace(fleet.learned, busiest=0.05))
+
+        assert idle.confidence < 0.8 * fleet.capacity.confidence
 
     def test_confidence_falls_when_replicas_are_not_as_the_law_says(self):
         even, uneven = Fleet(4), Fleet(4)
@@ -272,6 +280,16 @@ class TestTime:
                 often.look(read, WINDOW if step == 0 else 0.0)
 
         assert seldom.learned == often.learned
+
+    def test_not_all_of_many_fleets_learn_at_the_same_moment(self):
+        keys = [Key("models", f"m{n}") for n in range(1000)]
+        turning = [
+            sum(window_number(k, NOW + s, 60) != window_number(k, NOW + s + 5, 60) for k in keys)
+            for s in range(0, 60, 5)
+        ]
+
+        assert sum(turning) == 1000
+        assert max(turning) < 150
 
     def test_readings_of_long_ago_are_not_learned_from(self):
         fleet = taught()

@@ -8,7 +8,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stoker.core.learning import published
+from stoker.core.learning import published, window_number
 from stoker.core.readings import Fresh, Missing, PodMetrics, Signal, Stale
 from testbed.replica_models import model_named
 from tests.core.learning_lab import CHAT, WINDOW, Fleet, costs_of, mix_of, window
@@ -83,6 +83,7 @@ def test_the_order_of_pods_and_of_readings_changes_nothing(luck: random.Random, 
 @given(st.lists(PODS, min_size=1, max_size=4), st.lists(st.integers(0, 11), max_size=10))
 def test_how_often_it_is_looked_at_changes_nothing(rounds, looks):
     seldom, often = Fleet(4), Fleet(4)
+    key = often.deployment.key
     for answers in rounds:
         read = {p: PodMetrics(r) for p, r in zip(seldom.pods, answers, strict=True)}
         seldom.look(read)
@@ -90,7 +91,9 @@ def test_how_often_it_is_looked_at_changes_nothing(rounds, looks):
         moment = often.now
         for step in sorted(looks):
             often.now = moment
-            often.look(read, step * 5.0 if moment % WINDOW + step * 5.0 < WINDOW else 0.0)
+            later = moment + step * 5.0
+            same = window_number(key, later, WINDOW) == window_number(key, moment, WINDOW)
+            often.look(read, later - moment if same else 0.0)
         often.now = moment
 
     assert seldom.learned == often.learned
