@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.replay import results, store
 from bench.replay.experiments import MODEL, START_UPS, Case, Job, Result, run_all
-from bench.replay.fault_runs import FAULTED, fault_table
+from bench.replay.fault_runs import FAULTED, RUNS_PER_POLICY, fault_table
 from bench.replay.method import carried_out
 from bench.replay.picture import draw
 from bench.replay.quick import violations
@@ -72,7 +72,7 @@ def main(  # noqa: PLR0913 - one parameter per option
         one = Case(name, seconds, 0, routing, queueing, model, calibrated_on, traces)
         _measure([replace(one, seed=n) for n in range(seeds)], policy or [], jobs, output)
     if faults or not workload:
-        _faults(seeds, jobs, output)
+        _faults(policy or [], seeds, jobs, output)
     if output == results.RESULTS:
         _report(output)
 
@@ -109,11 +109,12 @@ def _measure(cases: Sequence[Case], policies: Sequence[str], processes: int, out
     print(f"wrote {path.with_suffix('.json').name} and {path.with_suffix('.svg').name}")
 
 
-def _faults(seeds: int, processes: int, output: Path) -> None:
+def _faults(policies: Sequence[str], seeds: int, processes: int, output: Path) -> None:
     cases = [Case(FAULTS_ON, seed=n) for n in range(seeds)]
-    with _progress("faults", len(cases) * len(FAULTED) * 7) as done:
-        rows = fault_table(cases, processes=processes, done=done)
-    made = results.provenance(command(), FAULTED)
+    chosen = [name for name in FAULTED if not policies or name in policies]
+    with _progress("faults", len(cases) * len(chosen) * RUNS_PER_POLICY) as done:
+        rows = fault_table(cases, chosen, processes=processes, done=done)
+    made = results.provenance(command(), chosen)
     document = {
         "workload": FAULTS_ON,
         "start_up_seconds": cases[0].start_up,

@@ -33,6 +33,9 @@ FAULTED: dict[str, float] = {
 }
 """Policies that read Prometheus, with the setting that each fault is tried with."""
 
+RUNS_PER_POLICY = 1 + len(faults_at(FAULT_START))
+"""For each seed: without a fault, and with each."""
+
 
 def fault_table(
     cases: Sequence[Case],
