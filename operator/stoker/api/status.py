@@ -234,7 +234,7 @@ class ForecastStatus(ApiModel):
     horizon_seconds: Count
     """How far ahead it looks: the measured time to ready, the up window, and the delay of the metrics."""
     value: float | None = None
-    """The demand that is expected, in `unit`. Absent: it cannot be told."""
+    """The demand that is expected, in `unit`. Absent: no growth is expected, or it cannot be told."""
     unit: Text
     """Unit of `value`."""
     at: Timestamp | None = None
@@ -249,7 +249,7 @@ class ForecastStatus(ApiModel):
     """Share of the changes of the last hours that such forecasts explained; 0 is no better than expecting no
     change."""
     last: ForecastOutcome | None = None
-    """The last forecast whose moment has come, and what came."""
+    """The last forecast of a growth whose moment has come, and what came."""
     message: Message = ""
     """In words; also why there is no forecast, or no daily shape."""
 

@@ -319,21 +319,21 @@ _FROM = {
 
 
 def _status(outlook: Outlook, ahead: Ahead, why_no_history: str) -> ForecastStatus:
-    """``status.scaling.forecast``."""
+    """``status.scaling.forecast``; with nothing to say but its message while no growth is expected."""
     latest = _latest(outlook, ahead)
     message = _message(latest, ahead) + (f"; no daily shape: {why_no_history}" if why_no_history else "")
     known = ForecastStatus(
         horizon_seconds=round(ahead.seconds), unit=outlook.unit, last=_outcome(outlook), message=message
     )
-    if latest is None:
+    if latest is None or latest.part is None:
         return known
     return known.model_copy(
         update={
             "value": _rounded(latest.said),
             "at": moment((latest.slot + 1) * SLOT_SECONDS),
             "part": latest.part,
-            "weight": _rounded(latest.weight) if latest.part is not None else None,
-            "skill": _rounded(latest.skill) if latest.part is not None else None,
+            "weight": _rounded(latest.weight),
+            "skill": _rounded(latest.skill),
         }
     )
 

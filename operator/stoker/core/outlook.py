@@ -133,7 +133,7 @@ class Outlook:
     """Oldest first."""
     accuracy: tuple[Accuracy, ...] = field(default_factory=lambda: tuple(Accuracy() for _ in Season))
     came: tuple[Expectation, float] | None = None
-    """The last expectation whose moment has passed, and what came."""
+    """The last expectation of a growth whose moment has passed, and what came."""
     held: tuple[Held, ...] = ()
     """Ever less, ever later."""
     status: ForecastStatus | None = None
@@ -188,7 +188,8 @@ def _compared(outlook: Outlook, expectation: Expectation, level: float) -> Outlo
         known.after(came, growth / scale if scale > 0 else 0.0)
         for known, growth in zip(outlook.accuracy, expectation.growth, strict=True)
     )
-    return replace(outlook, accuracy=accuracy, came=(expectation, level))
+    grew = expectation.said > expectation.base  # else nothing was said that could be right or wrong
+    return replace(outlook, accuracy=accuracy, came=(expectation, level) if grew else outlook.came)
 
 
 def trend(levels: Sequence[float]) -> float | None:
