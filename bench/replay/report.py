@@ -228,7 +228,9 @@ def _faults(document: dict[str, Any]) -> str:
         [f"**{p}**" if p.startswith("stoker") else p, *(_moves(found[p, fault]) for fault in faults)]
         for p in policies
     ]
-    return _markdown([f"wrong moves in {rows[0]['runs']} runs", *faults], table)
+    return _markdown(
+        [f"wrong moves, of {rows[0]['runs']} seed{'s' if rows[0]['runs'] > 1 else ''}", *faults], table
+    )
 
 
 def _moves(row: dict[str, Any]) -> str:
