@@ -51,8 +51,8 @@ def test_while_a_replica_drains(lab: Lab, engines: EngineFleet, load: HeldReques
     lab.apply(manifest(replicas=3))
     pods = lab.until_serving(3)
     victim = names(pods)[2]
-    load.put(pods[0], 9)
-    load.put(pods[1], 7)
+    load.put(pods[0], 7)
+    load.put(pods[1], 6)
     load.put(pods[2], 2)
     lab.patch("modeldeployments/llm", {"spec": {"replicas": None, "scaling": scaling(1, 3, requests=9)}})
 

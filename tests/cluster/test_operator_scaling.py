@@ -16,14 +16,14 @@ def scaled(lab: Lab, engines: EngineFleet, prometheus: Prometheus) -> Lab:
 
 
 def fleet_of_three(lab: Lab, load: HeldRequests, **spec: object) -> list[Json]:
-    """Three serving replicas, the last of them with three requests in flight and the others full."""
+    """Three serving replicas with requests for two, and the tolerance free: three of them in the last one."""
     lab.apply(manifest(scaling=scaling(1, 6), **spec))
     load.put(lab.until_serving(1)[0], 10)
     load.put(lab.serving()[0], 20)
     pods = lab.until_serving(3)
     load.release()
-    load.put(pods[0], 9)
-    load.put(pods[1], 8)
+    load.put(pods[0], 7)
+    load.put(pods[1], 6)
     load.put(pods[2], 3)
     return pods
 
