@@ -69,7 +69,7 @@ def test_a_stated_capacity_makes_weighted_tokens_the_target():
 
 
 def test_windows_remember_from_tick_to_tick():
-    stoker, prometheus = Stoker(deployment(1, 10)), scraped(50.0, until=300.0)
+    stoker, prometheus = Stoker(deployment(1, 10, windows={"up": "30s"})), scraped(50.0, until=300.0)
     pods = [pod(0), pod(1)]
     decided = {at: stoker.decide(view(at, pods, prometheus=prometheus)) for at in range(125, 165, 5)}
     assert decided[150] == 2
