@@ -88,3 +88,22 @@ def test_a_draining_pod_is_seen_as_one():
 def test_a_spec_that_the_operator_would_refuse_is_an_error():
     with pytest.raises(ValueError, match="utilization"):
         deployment(1, 2, targets={"utilization": 7})
+
+
+def test_it_knows_how_long_its_replicas_took_to_load():
+    """Those that served when the run began had loaded before it."""
+    stoker, pods = Stoker(deployment(1, 10)), [pod(0), pod(1)]
+    for one, seconds in zip(pods, (200.0, 300.0), strict=True):
+        one.loaded_in = seconds
+    stoker.decide(view(125.0, pods, prometheus=scraped(3.0)))
+    assert stoker.last is not None
+    assert stoker.last.memory.startups is not None
+    (found,) = stoker.last.memory.startups.summary
+    assert (found.p50_seconds, found.p90_seconds, found.samples) == (200.0, 300.0, 2)
+
+
+def test_forecasts_can_be_turned_off():
+    stoker = Stoker(deployment(1, 10, forecast=False))
+    stoker.decide(view(125.0, [pod(0), pod(1)], prometheus=scraped(3.0)))
+    assert stoker.last is not None
+    assert stoker.last.memory.outlook is None
