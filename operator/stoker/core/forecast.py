@@ -35,8 +35,8 @@ from stoker.core.verdicts import moment
 
 FAST_SECONDS: Mapping[Season, float] = {Season.TREND: 300.0, Season.DAILY: 60.0, Season.WEEKLY: 60.0}
 """Time to ready up to which a part buys nothing; from twice that on it counts in full. In replays trends
-saved GPU-hours with 600 s, and cost up to 5 % for nothing with 240 s (docs/designs/0006). What comes every
-morning is no less certain with fast starts; up to a minute nobody has to know it."""
+could save GPU-hours with 600 s, and cost up to 5 % for nothing with 240 s (docs/designs/0006). What comes
+every morning is no less certain with fast starts; up to a minute nobody has to know it."""
 
 SCRAPE_SECONDS = 15.0
 """What the way through Prometheus and the operator's interval add."""
