@@ -1,7 +1,7 @@
 """A made-up past: what the engines of a fleet showed at every scrape, as OpenMetrics for ``promtool``.
 
-Replicas share the requests in flight, and each is scraped at a phase of its own. One
-request generates 200 tokens in 10 s and has a prompt of 500.
+Replicas share the requests in flight, and each is scraped at a phase of its own. One request has a prompt of
+500 tokens and generates 200, the slower the more of them are in the batch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from testbed.binaries import ensure
 from testbed.prometheus import Prometheus
 
 REVISION = "5d8f2c1a"
-OUTPUT_TOKENS, PROMPT_TOKENS, SECONDS = 200.0, 500.0, 10.0
+OUTPUT_TOKENS, PROMPT_TOKENS = 200.0, 500.0
 """Of one request."""
+
+
+def token_seconds(running: float) -> float:
+    """From one token of a request to its next, with so many in the batch: 50 ms with 58 of them."""
+    return 0.015 + 0.0006 * running
+
 
 FAMILIES = {
     "vllm:num_requests_running": "gauge",
@@ -27,6 +33,9 @@ FAMILIES = {
     "vllm:prompt_tokens": "counter",
     "vllm:request_success": "counter",
     "vllm:kv_cache_usage_perc": "gauge",
+    # Of the histogram, all that is read.
+    "vllm:inter_token_latency_seconds_sum": "unknown",
+    "vllm:inter_token_latency_seconds_count": "unknown",
 }
 
 
@@ -74,22 +83,23 @@ class Past:
         return "\n".join([*lines, "# EOF", ""])
 
     def _record(self, replica: Replica, phase: float) -> None:
-        finished, restarts = 0.0, sorted(replica.restarts)
+        finished, worked, restarts = 0.0, 0.0, sorted(replica.restarts)
         for at in self._scrapes(replica, phase):
             if restarts and at >= restarts[0]:
-                finished = 0.0
+                finished, worked = 0.0, 0.0
                 restarts.pop(0)
             mine = self.in_flight(at) / max(1, sum(r.start <= at < r.end for r in self.replicas))
-            finished += self.interval * mine / SECONDS
+            worked += self.interval * mine
+            finished += self.interval * mine / (OUTPUT_TOKENS * token_seconds(mine))
             if not any(a <= at < b for a, b in (*self.gaps, *replica.gaps)):
-                self._show(replica.name, at, mine, finished)
+                self._show(replica.name, at, mine, finished, worked)
 
     def _scrapes(self, replica: Replica, phase: float) -> Iterator[float]:
         first = math.ceil(replica.start / self.interval) + phase
         for number in range(int((replica.end - replica.start) / self.interval)):
             yield round((first + number) * self.interval, 3)
 
-    def _show(self, pod: str, at: float, running: float, finished: float) -> None:
+    def _show(self, pod: str, at: float, running: float, finished: float, worked: float) -> None:
         labels = f'{{namespace="{self.namespace}",pod="{pod}",model_name="llama"}}'
         values = {
             "vllm:num_requests_running": running,
@@ -98,6 +108,8 @@ class Past:
             "vllm:prompt_tokens": finished * PROMPT_TOKENS,
             "vllm:request_success": finished,
             "vllm:kv_cache_usage_perc": min(1.0, running / 100),
+            "vllm:inter_token_latency_seconds_sum": worked,
+            "vllm:inter_token_latency_seconds_count": finished * OUTPUT_TOKENS,
         }
         for name, value in values.items():
             suffix = "_total" if FAMILIES[name] == "counter" else ""
