@@ -7,6 +7,7 @@ import pytest
 from bench.replay.faults import Fault, FaultKind
 from bench.replay.policies.stoker import NAMESPACE, Stoker, asked, deployment
 from bench.replay.prometheus import Prometheus
+from stoker.core.history import history_of
 from stoker.core.readings import Fresh, Key, Missing, Signal, Stale
 from tests.bench.replay.scene import exposed, pod, view
 
@@ -107,3 +108,13 @@ def test_forecasts_can_be_turned_off():
     stoker.decide(view(125.0, [pod(0), pod(1)], prometheus=scraped(3.0)))
     assert stoker.last is not None
     assert stoker.last.memory.outlook is None
+
+
+@pytest.mark.parametrize("days", [0, 3])
+def test_the_days_before_reach_its_forecast(days):
+    history = history_of(-144 * days, [100.0] * 144 * days) if days else None
+    stoker = Stoker(deployment(1, 10), history=history)
+    stoker.decide(view(125.0, [pod(0), pod(1)], prometheus=scraped(3.0)))
+    assert stoker.last is not None
+    assert stoker.last.memory.outlook is not None
+    assert ("no daily shape" in stoker.last.memory.outlook.status.message) == (days == 0)
