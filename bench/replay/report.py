@@ -242,16 +242,17 @@ def _runs(results: Path) -> str:
     rows = []
     for file in sorted(results.glob("replay-*.json")):
         document = read(file)
-        if "policies" in document:
-            rows.append(
-                [
-                    f"[{file.stem}](../../bench/results/{file.name})",
-                    f"{len(document['seeds'])}",
-                    f"{len(document['policies'])}",
-                    document["provenance"]["commit"],
-                ]
-            )
-    return _markdown(["result", "scored seeds", "policies", "commit"], rows)
+        seeds, policies = _size(document)
+        link = f"[{file.stem}](../../bench/results/{file.name})"
+        rows.append([link, f"{seeds}", f"{policies}", document["provenance"]["commit"]])
+    return _markdown(["result", "seeds", "policies", "commit"], rows)
+
+
+def _size(document: dict[str, Any]) -> tuple[int, int]:
+    """(seeds, policies)."""
+    if "policies" in document:
+        return len(document["seeds"]), len(document["policies"])
+    return document["rows"][0]["runs"], len({row["policy"] for row in document["rows"]})
 
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -164,6 +164,9 @@ def test_tables_are_written_between_their_markers_and_again_to_the_same(folder):
 def test_what_was_not_run_is_said_and_an_unknown_table_is_an_error(folder):
     assert "*Not run: replay-burst-600s.*" in report.rewritten(block("source", "replay-burst-600s"), folder)
     assert "| [replay-steady-240s](" in report.rewritten(block("runs", "all"), folder)
+    row = {"policy": "keda waiting", "runs": 4}
+    results.write(folder / "replay-faults.json", {"rows": [row], "provenance": {"commit": "abc"}})
+    assert "replay-faults.json) | 4 | 1 | abc |" in report.rewritten(block("runs", "all"), folder)
     with pytest.raises(ValueError, match="no table of kind 'magic'"):
         report.rewritten(block("magic", "replay-steady-240s"), folder)
 
