@@ -55,7 +55,7 @@ def test_a_new_replica_is_paid_at_once_and_serves_after_its_start_up():
 
 
 def test_replicas_that_leave_serve_no_more():
-    outcome = through(replay(), lambda at: 30.0, [life(0), life(1)], 40)
+    outcome = through(replay(), lambda at: 5.0, [life(0), life(1)], 80)
     assert [(c.before, c.after) for c in outcome.changes] == [(2, 1)]
     assert outcome.moments[-1].serving == 1
     assert outcome.removed == 1
