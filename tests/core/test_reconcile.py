@@ -14,7 +14,7 @@ from stoker.core.observed import ModelDeployment, Obstacle, Pod, Snapshot
 from stoker.core.parse import deployment_from
 from stoker.core.plan import Apply, CreatePod, Plan
 from stoker.core.readings import Key, Metrics
-from stoker.core.reconcile import reconcile
+from stoker.core.reconcile import reconcile, want
 from tests.factories import (
     KEY,
     NOW,
@@ -144,10 +144,19 @@ class TestInvalid:
 
 
 class TestIsolation:
-    def test_a_bug_in_one_deployment_stops_no_other(self):
-        sick = replace(deployment("sick", replicas=1), revision=None)  # type: ignore[arg-type]
+    def test_a_bug_in_one_deployment_stops_no_other(self, monkeypatch):
+        sick, real = deployment("sick", replicas=1), want
+
+        def broken(seen: Any, one: Any, spec: Any) -> Any:
+            if one.key == sick.key:
+                raise ZeroDivisionError
+            return real(seen, one, spec)
+
+        monkeypatch.setattr("stoker.core.reconcile.want", broken)
         plans = reconcile(snapshot(sick, deployment(replicas=1)))
 
+        assert plans.keys() == {sick.key, KEY}
+        assert isinstance(plans[sick.key].error, ZeroDivisionError)
         assert creates(plans[KEY]) == 1
 
     def test_a_bug_in_the_capacity_of_one_stops_no_other(self, monkeypatch):
