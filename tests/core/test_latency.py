@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.core.latency import FULL, LEAST_LOAD, Costs, Mix, capacity, slope_of, steady_share
+from stoker.core.latency import FULL, LEAST_LOAD, Costs, Mix, capacity, slope_of
 
 COSTS = Costs(base=0.014, per_sequence=62.5e-6, full_cache=0.0143, per_prompt_token=49e-6)
 MIX = Mix(prompt=5.0, cache=0.004)
@@ -38,7 +38,7 @@ def test_at_the_load_of_the_mean_a_token_takes_the_objective():
         # One replica, Poisson arrivals, 99 % of requests within 50 ms per token and 2 s to the first:
         # bench.replay.calibration on the testbed's engines.
         (COSTS, (1155, 211), 1268, 0.05),
-        (COSTS, (1024, 1024), 3486, 0.15),
+        (COSTS, (1024, 1024), 3486, 0.2),  # all alike, so that they leave less to chance
         (COSTS, (4096, 128), 230, 0.2),
         (COSTS, (512, 256), 3293, 0.15),
         (Costs(0.01102, 54.7e-6, 0.018135, 44.57e-6), (1155, 211), 1668, 0.05),
@@ -46,14 +46,20 @@ def test_at_the_load_of_the_mean_a_token_takes_the_objective():
         (Costs(0.01102, 54.7e-6, 0.018135, 44.57e-6), (4096, 128), 325, 0.25),
     ],
 )
-def test_it_is_what_one_replica_was_measured_to_carry(cost, tokens, measured, off):
+def test_less_what_chance_takes_it_is_what_one_replica_was_measured_to_carry(cost, tokens, measured, off):
+    """Chance: work that comes as Poisson arrivals do, in sizes that spread like exponential ones, varies over
+    a request's life by √(x·2/R) of a replica with R requests in its batch; the share x of the load that keeps
+    99 % of requests within the objective solves x + 2.33·√(x·2/R) = 1.
+    """
     prompt, output = tokens
     cache = 290_000 if cost is COSTS else 650_000
     mix = Mix(prompt / output, (prompt + output / 2) / cache)
 
     found = capacity(cost, mix, 0.05, MANY)
 
-    assert found.weighted / (1 + found.weight * mix.prompt) == pytest.approx(measured, rel=off)
+    chance = 2.326 * math.sqrt(2 / found.in_flight)
+    alone = ((math.sqrt(chance**2 + 4) - chance) / 2) ** 2
+    assert alone * found.weighted / (1 + found.weight * mix.prompt) == pytest.approx(measured, rel=off)
 
 
 def test_a_weighted_token_is_the_same_work_whatever_the_mix():
@@ -64,17 +70,10 @@ def test_a_weighted_token_is_the_same_work_whatever_the_mix():
     assert more_prompts.load / more_prompts.weighted == pytest.approx(fewer.load / fewer.weighted)
 
 
-def test_the_more_requests_share_a_batch_the_less_room_chance_needs():
-    assert steady_share(10) < steady_share(100) < steady_share(1e6)
-    assert steady_share(1e9) == pytest.approx(1, abs=1e-3)
-
-
 def test_an_objective_out_of_reach_is_given_up_not_bought():
     out_of_reach = capacity(COSTS, MIX, COSTS.base / 2, MANY)
 
-    assert out_of_reach.load == pytest.approx(
-        LEAST_LOAD * steady_share(LEAST_LOAD / slope_of(COSTS, MIX) * COSTS.base / (1 - LEAST_LOAD))
-    )
+    assert out_of_reach.load == pytest.approx(LEAST_LOAD)
 
 
 def test_the_cache_and_the_batch_bound_what_fits():

@@ -141,9 +141,8 @@ class Targets(ApiModel):
     concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Requests in flight per replica, running and waiting together. Unset: not a target."""
     time_per_output_token: Annotated[Duration, Between("1ms", "10s")] = Duration("50ms")
-    """Objective for the time per output token, the mean of a request, for 99 % of them. What a replica
-    carries while it keeps it is its capacity: learned from the fleet's own metrics, and shown in
-    `status.capacity`."""
+    """Objective for the time per output token. The load of a replica at which tokens take so long in the mean
+    is its capacity: learned from the fleet's own metrics, and shown in `status.capacity`."""
     time_to_first_token: Annotated[Duration, Between("10ms", "10m")] | None = None
     """Objective for the 95th percentile of the time to the first token: replicas are added while it is
     exceeded, and none is ever removed on its account. Unset: no objective."""
@@ -156,8 +155,8 @@ class Windows(ApiModel):
     """How long a higher demand has to last before replicas are added; a burst far above capacity does not
     wait. With 0 nothing waits: head-room for fluctuations is part of the demand already."""
     down: Annotated[Duration, Between("0s", "24h")] = Duration("5m")
-    """How far back the highest demand counts when replicas are removed. They go when a tenth of the load stays
-    free on the rest."""
+    """How far back the highest demand counts when replicas are removed. They go when a tenth of the load
+    stays free on the rest."""
     to_zero: Annotated[Duration, Between("1m", "168h")] = Duration("1h")
     """How long there must be no traffic at all before the last replica is removed, where `minReplicas` is
     0."""

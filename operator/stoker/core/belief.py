@@ -157,5 +157,6 @@ class Learned:
     """Number of the rate window that was read last, counted from the epoch."""
     read_at: float = 0.0
     """When that was, Unix s."""
-    surprises: int = 0
-    """Windows in a row in which most of the fleet was slower (negative: faster) than was to be expected."""
+    surprises: float = 0.0
+    """Windows in which most of the fleet was slower (negative: faster) than was to be expected; older ones
+    count less."""

@@ -12,11 +12,9 @@ law) and computes P·t prompt tokens per iteration. For a mix with κ of the KV 
 so the mean of t is the objective T at a load of 1 - base/T. The law fits published measurements of vLLM on
 H100 within 2 % in the mean (ai-dynamo/aiconfigurator, systems/silicon_sample.csv).
 
-For nearly every request to keep T, the load has to stay below that: requests come by chance, and each feels
-the load of its own short life. Work that arrives in Poisson fashion, in sizes that spread by c = 1 + cv²,
-varies over a request's life by √(load·full·c/R), with R requests in the batch at the load ``full`` at which
-the mean is T. So the share x of that load which keeps all but a few requests within T solves x + z·√(x·c/R)
-= 1: the square root rule of staffing, with the places in the batch for servers.
+That is the capacity. For nearly every request to keep T the load has to stay below it, since requests come by
+chance; how much below is the fleet's business, not the replica's: a router evens out over all replicas what
+one alone would have to leave room for. ``offered`` keeps it free, as measured, and ``utilization`` the rest.
 
 Rules of this module:
 
@@ -25,20 +23,11 @@ Rules of this module:
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 LEAST_LOAD = 0.3
 """Share of its speed that a replica is given work for even when the objective is beyond it: a lone request is
 too slow for the objective already, and more replicas would not make it faster."""
-
-QUANTILE = 2.326
-"""z of the normal distribution for the 99 % of requests that are to keep the objective."""
-
-SPREAD = 2.0
-"""c: the sizes of requests spread like exponential ones. Where all are alike it is 1, and a replica carries
-up to a fifth more than said here; recorded conversations behave like 2
-(docs/designs/0004-learned-capacity.md)."""
 
 FULL = 0.9
 """Share of the KV cache that may be planned for: beyond it sequences are preempted and computed again."""
@@ -78,7 +67,7 @@ class AtObjective(NamedTuple):
 
 
 def capacity(costs: Costs, mix: Mix, objective: float, most_sequences: float) -> AtObjective:
-    """What one replica carries while nearly every request gets its tokens within ``objective`` each.
+    """What one replica carries while tokens take ``objective`` each, in the mean.
 
     Args:
         costs: All positive.
@@ -89,7 +78,6 @@ def capacity(costs: Costs, mix: Mix, objective: float, most_sequences: float) ->
     per_generated = costs.per_sequence + costs.full_cache * mix.cache
     slope = slope_of(costs, mix)
     load = max(LEAST_LOAD, 1 - costs.base / objective)
-    load *= steady_share(load / slope * costs.base / (1 - load))
     generated = load / slope
     in_flight = generated * costs.base / (1 - load)
     if in_flight < 1:  # one request can always be sent
@@ -100,12 +88,6 @@ def capacity(costs: Costs, mix: Mix, objective: float, most_sequences: float) ->
         generated = bound / (costs.base + slope * bound)
     weight = costs.per_prompt_token / per_generated
     return AtObjective(generated * (1 + weight * mix.prompt), in_flight, weight, generated * slope)
-
-
-def steady_share(in_flight: float) -> float:
-    """Share of a load that leaves room for chance; the load keeps so many requests in flight in the mean."""
-    chance = QUANTILE * math.sqrt(SPREAD / in_flight)
-    return ((math.sqrt(chance**2 + 4) - chance) / 2) ** 2
 
 
 def slope_of(costs: Costs, mix: Mix) -> float:

@@ -4,8 +4,8 @@ Rules of this module:
 
 * Only whole windows count, of replicas that serve and have served for longer than a window.
 * A replica that disagrees with most of the fleet is not believed, whatever it says.
-* Most of the fleet disagreeing with what was learned is not believed before it has lasted PERSISTS windows;
-  then everything is doubted, and learned anew from what the fleet says now.
+* Most of the fleet disagreeing with what was learned is not believed before it has lasted; then everything is
+  doubted, and learned anew from what the fleet says now.
 * The order of the pods changes nothing.
 """
 
@@ -39,8 +39,12 @@ APART = 0.2
 SIGMAS = 3.5
 """Deviations beyond which a measurement is an outlier, and beyond which a fleet surprises."""
 
-PERSISTS = 3
-"""Windows in a row that a fleet has to surprise before it is believed."""
+PERSISTS = 2.0
+"""Surprises before a fleet is believed, older ones counting less: three windows in a row, or every second one
+for a while. Counted in a row alone, a belief that is right at some loads would be deaf to all others."""
+
+SURPRISE_FADES = 0.7
+"""What a surprise still counts a window later."""
 
 MIX_HALF_LIFE = 60.0
 """Seconds in which half of a former mix is forgotten: a shift is followed within minutes."""
@@ -142,12 +146,13 @@ def taught(learned: Learned, samples: Sequence[Sample], window: int, at: float) 
     centre, apart = middle(residuals), _apart(residuals)
     believed = [s for s, r in zip(samples, residuals, strict=True) if abs(r - centre) <= apart]
     read = replace(learned, mix=_mixed(learned, believed, elapsed), window=window, read_at=at)
-    surprises = _surprises(learned, belief, believed, centre)
-    if 0 < abs(surprises) < PERSISTS:
+    surprise = _surprise(learned, belief, believed, centre)
+    surprises = surprise + SURPRISE_FADES * learned.surprises
+    if surprise and abs(surprises) < PERSISTS:
         return replace(read, surprises=surprises)
-    if surprises:
-        belief = doubted(belief)
-    return _learned(replace(read, surprises=0, belief=belief), believed, elapsed)
+    if surprise:
+        belief, surprises = doubted(belief), 0.0
+    return _learned(replace(read, surprises=surprises, belief=belief), believed, elapsed)
 
 
 def _mixed(learned: Learned, samples: Sequence[Sample], elapsed: float) -> Mix:
@@ -180,14 +185,14 @@ def _apart(residuals: Sequence[float]) -> float:
     return min(max(APART, SIGMAS * spread), 2 * APART)
 
 
-def _surprises(learned: Learned, belief: Belief, believed: Sequence[Sample], centre: float) -> int:
-    """Windows in a row, this one included, in which most of the fleet is not as expected; signed."""
-    uncertainty = middle([belief.variance(sample.row) for sample in believed])
+def _surprise(learned: Learned, belief: Belief, believed: Sequence[Sample], centre: float) -> int:
+    """Whether most of the fleet is slower (1) or faster (-1) than can be expected; 0 where it is neither."""
+    # Relative, as the residuals are: an absurdly short time makes prediction and variance absurdly large.
+    uncertainty = middle([belief.variance(s.row) / belief.predicted(s.row) ** 2 for s in believed])
     expected = SIGMAS * math.sqrt(uncertainty + max(NOISE**2, learned.noise))
     if abs(centre) <= expected:
         return 0
-    direction = 1 if centre > 0 else -1
-    return learned.surprises + direction if learned.surprises * direction >= 0 else direction
+    return 1 if centre > 0 else -1
 
 
 def _learned(learned: Learned, samples: Sequence[Sample], elapsed: float) -> Learned:

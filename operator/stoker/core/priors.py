@@ -89,8 +89,8 @@ class Prior:
 
 
 UNKNOWN = Prior(
-    Costs(base=0.015, per_sequence=65e-6, full_cache=0.0145, per_prompt_token=46e-6),
-    Mix(PROMPT_TOKENS / GENERATED_TOKENS, 0.0045),
+    Costs(base=0.020, per_sequence=70e-6, full_cache=0.0187, per_prompt_token=90e-6),
+    Mix(PROMPT_TOKENS / GENERATED_TOKENS, 0.01),
     deviation=0.8,
     origin="GPU or model size not recognised: a careful guess of 40 requests in flight",
 )
