@@ -22,8 +22,8 @@ BACKLOG_SECONDS = 60.0
 """Queued work is to be done within this time, beside the arriving one."""
 
 HEADROOM_DEVIATIONS = 2.0
-"""Standard deviations of the load that are kept free above it. Two of them are rarely exceeded; between 1.5
-and 3 the cost at equal attainment hardly changes (docs/designs/0005-offered-demand.md)."""
+"""Standard deviations of the load that are kept free above it: one lost attainment on rising traffic, three
+cost more after a shift of the mix (docs/designs/0005-offered-demand.md)."""
 
 RUNNING_LEFT = 0.5
 """Share of a request's work that one in the batch has before it in the mean."""
