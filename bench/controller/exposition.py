@@ -19,8 +19,10 @@ from bench.controller.fleet import REQUESTS_PER_REPLICA
 SCRAPE_SECONDS = 7
 """Of no common measure with the operator's interval, so that the two do not march in step."""
 RUNNING = "vllm:num_requests_running"
+CACHE = "vllm:kv_cache_usage_perc"
 _REQUESTS = 0.85 * REQUESTS_PER_REPLICA
 _TOKENS_PER_REQUEST = 350
+_CACHE_USED = 0.3
 _SWING = 0.1
 _PERIOD_SECONDS = 120.0
 _FAMILIES = (
@@ -30,7 +32,13 @@ _FAMILIES = (
     ("vllm:prompt_tokens_total", "counter", ""),
     ("vllm:prompt_tokens_by_source_total", "counter", ',source="local_compute"'),
     ("vllm:request_success_total", "counter", ',finished_reason="stop"'),
+    (CACHE, "gauge", ""),
+    # Of the histogram, the two series that are read.
+    ("vllm:inter_token_latency_seconds_sum", "untyped", ""),
+    ("vllm:inter_token_latency_seconds_count", "untyped", ""),
 )
+_PER_SECOND = {"vllm:request_success_total": 1.0, "vllm:inter_token_latency_seconds_sum": _REQUESTS}
+"""Rates that are not those of tokens: each request in the batch is in it for a second per second."""
 
 PodName = tuple[str, str]
 
@@ -67,7 +75,7 @@ class Exposition:
             lines.append(f"# TYPE {name} {kind}")
             for number, pod in enumerate(self._pods):
                 value = self._value(name, number, pod, elapsed)
-                lines.append(f'{name}{{namespace="{pod[0]}",pod="{pod[1]}",engine="0"{labels}}} {value:.0f}')
+                lines.append(f'{name}{{namespace="{pod[0]}",pod="{pod[1]}",engine="0"{labels}}} {value:.3f}')
         lines.append("")
         return "\n".join(lines)
 
@@ -76,8 +84,9 @@ class Exposition:
             return self._surges.get(pod) or swung(_REQUESTS, elapsed, number)
         if name.endswith("waiting"):
             return 0.0
-        per_second = 1.0 if name.endswith("success_total") else _REQUESTS * _TOKENS_PER_REQUEST
-        return counted(per_second, elapsed, number)
+        if name == CACHE:
+            return swung(_CACHE_USED, elapsed, number)
+        return counted(_PER_SECOND.get(name, _REQUESTS * _TOKENS_PER_REQUEST), elapsed, number)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -73,7 +73,7 @@ class TestGoodObjects:
         assert SIX_LINES.count("\n") == 6
         write(kubectl, namespace, SIX_LINES)
         spec = read(kubectl, namespace, "llama-3-8b")["spec"]
-        assert spec["scaling"]["windows"] == {"up": "30s", "down": "10m", "toZero": "1h"}
+        assert spec["scaling"]["windows"] == {"up": "0s", "down": "5m", "toZero": "1h"}
         assert spec["scaling"]["targets"] == {"utilization": 0.8, "timePerOutputToken": "50ms"}
         assert spec["accelerators"] == [{"name": "gpu", "resource": "nvidia.com/gpu", "count": 1}]
         assert "replicas" not in spec
@@ -224,4 +224,4 @@ class TestExplain:
 
     def test_the_default_and_range_of_a_duration_are_shown(self, kubectl, plane):
         text = " ".join(kubectl("explain", "mdep.spec.scaling.windows.up").split())
-        assert "Default: 30s. From 0s to 1h." in text
+        assert "Default: 0s. From 0s to 1h." in text

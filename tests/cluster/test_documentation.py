@@ -16,6 +16,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_api_server_takes_an_example(kubectl, namespace, example):
+    metadata = {**example["metadata"], "namespace": namespace}  # some say a namespace of their own
     taken = kubectl(
         "apply",
         "--dry-run=server",
@@ -23,7 +24,7 @@ def test_the_api_server_takes_an_example(kubectl, namespace, example):
         f"--namespace={namespace}",
         "--output=name",
         "--filename=-",
-        input=json.dumps(example),
+        input=json.dumps({**example, "metadata": metadata}),
     )
     assert taken.strip() == f"modeldeployment.stoker.dev/{example['metadata']['name']}"
 

@@ -87,7 +87,8 @@ def story(statuses: list[Status]) -> list[str]:
 
 
 def test_an_engine_is_pulled_loads_and_becomes_ready(pods: Pods):
-    pods.create("engine", annotations(image_pull_seconds="0.2", load_seconds="0.5"))
+    # Two seconds: longer than a watch takes to begin.
+    pods.create("engine", annotations(image_pull_seconds="2", load_seconds="0.5"))
     statuses = pods.watch("engine", is_ready)
     assert story(statuses)[-2:] == ["ContainerCreating", "running"]
 
