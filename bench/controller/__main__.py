@@ -56,13 +56,16 @@ def main(
     sow: Annotated[
         bool, typer.Option("--seed", help="Copy a small fleet in etcd instead of measuring create.")
     ] = False,
+    scaling: Annotated[
+        bool, typer.Option(help="Also measure tick and reaction: every ModelDeployment is switched to scaling.")
+    ] = True,
     output: Annotated[Path, typer.Option(help="The JSON file to put the results into.")] = results.FILE,
 ) -> None:
     """Measure the operator on a real control plane, a fresh one for each repetition."""
     try:
         for size in [int(text) for text in sizes.split(",")]:
             times = 1 if size >= LARGE else repeat
-            plan = Measuring(size, seconds, samples, sow)
+            plan = Measuring(size, seconds, samples, sow, scaling)
             runs = [_run(plan, f"{number + 1}/{times}") for number in range(times)]
             entry = results.entry(size, size * fleet.REPLICAS, runs)
             results.save(entry, output)
@@ -79,6 +82,7 @@ class Measuring(NamedTuple):
     seconds: float
     samples: int
     sow: bool
+    scaling: bool
 
 
 def _run(plan: Measuring, which: str) -> dict[str, Figures]:
@@ -100,7 +104,8 @@ def _run(plan: Measuring, which: str) -> dict[str, Figures]:
                 _note(bar, found, "restart", phases.restart(bench, operator, started))
                 phases.settle(bench, operator)
                 _note(bar, found, "quiet", phases.quiet(bench, operator))
-            _scaling(bench, bar, found, plan.samples)
+            if plan.scaling:
+                _scaling(bench, bar, found, plan.samples)
         return found
 
 
