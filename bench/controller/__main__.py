@@ -57,7 +57,7 @@ def main(
         bool, typer.Option("--seed", help="Copy a small fleet in etcd instead of measuring create.")
     ] = False,
     scaling: Annotated[
-        bool, typer.Option(help="Also measure tick and reaction: every ModelDeployment is switched to scaling.")
+        bool, typer.Option(help="Also measure tick and reaction: every model is switched to scaling.")
     ] = True,
     output: Annotated[Path, typer.Option(help="The JSON file to put the results into.")] = results.FILE,
 ) -> None:
