@@ -37,19 +37,27 @@ def test_controllers_that_loopback_pods_would_only_annoy_are_off():
     assert "-node-lifecycle-controller" not in controllers
 
 
-def test_a_large_plane_writes_no_leases_and_taints_no_nodes():
+def stages(options: PlaneOptions) -> list[str]:
+    arguments = (text.partition("=") for text in components.kwok(LAYOUT, options))
+    return [Path(file).name for name, _, file in arguments if name == "--config"]
+
+
+def test_a_plane_writes_no_leases_that_a_new_kwok_would_wait_for():
+    for options in (SMALL, LARGE):
+        assert flag(components.kwok(LAYOUT, options), "node-lease-duration-seconds") == "0"
+    assert "node-heartbeat.yaml" in stages(SMALL), "without it the node lifecycle controller gives nodes up"
+
+
+def test_a_large_plane_writes_no_heartbeats_and_taints_no_nodes():
     controllers = flag(components.kube_controller_manager(LAYOUT, LARGE), "controllers").split(",")
     assert {"-node-lifecycle-controller", "-ttl-controller", "-node-ipam-controller"} < set(controllers)
-    assert flag(components.kwok(LAYOUT, LARGE), "node-lease-duration-seconds") == "0"
+    assert "node-heartbeat.yaml" not in stages(LARGE)
     admission = flag(components.kube_apiserver(LAYOUT, LARGE), "disable-admission-plugins")
     assert admission == "TaintNodesByCondition"
 
 
 def test_a_large_plane_leaves_pods_to_a_bulk_writer():
-    stages = [
-        Path(text.partition("=")[2]).name for text in components.kwok(LAYOUT, LARGE) if "config=" in text
-    ]
-    assert stages == ["kubeconfig.yaml", "kwok.yaml", "node.yaml"]
+    assert stages(LARGE) == ["kwok.yaml", "node.yaml"]
 
 
 def test_the_slim_scheduler_has_only_the_plugins_that_gpu_pods_need():
