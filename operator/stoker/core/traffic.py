@@ -94,6 +94,8 @@ class Traffic:
     """Seconds that requests were in flight while nothing waited, likewise."""
     left: float = 0.0
     """Requests that finished while nothing waited, likewise."""
+    staying: float = 0.0
+    """Requests that were in flight when nothing waited last: part of ``stayed``, and not of ``left`` yet."""
     levels: tuple[Level, ...] = ()
     """The last two levels, a rate window apart: the third makes a deviation."""
     squares: float = 0.0
@@ -108,8 +110,14 @@ class Traffic:
 
     @property
     def stay(self) -> float | None:
-        """Seconds that a request is in flight when nothing waits; None when that is not known."""
-        return self.stayed / self.left if self.left >= FEWEST and self.stayed > 0 else None
+        """Seconds that a request is in flight when nothing waits; None when that is not known.
+
+        Those that are still in flight count as requests too: where traffic has just begun hardly any has
+        finished, and by those few alone a request would seem to stay for minutes.
+        """
+        if self.left < FEWEST or self.stayed <= 0:
+            return None
+        return self.stayed / (self.left + self.staying)
 
     def variance(self, capacity: float) -> float:
         """Variance of the load for each weighted token/s of it, weighted tokens/s.
@@ -168,13 +176,17 @@ def _requests(traffic: Traffic, last: Seen, seconds: float) -> Traffic:
     fade = 0.5 ** (seconds / REQUEST_HALF_LIFE)
     done = last.finished * seconds
     work, requests = (last.work or 0.0) * seconds, done
-    stayed, left = (0.0, 0.0) if last.waiting > 0 else (last.running * seconds, done)
+    traffic = replace(
+        traffic, work=traffic.work * fade + work, requests=traffic.requests * fade + requests
+    )
+    if last.waiting > 0:
+        return traffic
+    fade = fade if done else 1.0
     return replace(
         traffic,
-        work=traffic.work * fade + work,
-        requests=traffic.requests * fade + requests,
-        stayed=traffic.stayed * (fade if left else 1.0) + stayed,
-        left=traffic.left * (fade if left else 1.0) + left,
+        stayed=traffic.stayed * fade + last.running * seconds,
+        left=traffic.left * fade + done,
+        staying=last.running,
     )
 
 
