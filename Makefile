@@ -8,6 +8,9 @@ STAMP  := $(VENV)/.complete
 WORKERS ?= 6
 LOCK   := $(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes --custom-compile-command "make lock"
 
+# Python starts many times below: where a shell forbids bytecode, each start would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -49,7 +52,8 @@ test: testbed ## Run every test, those on the real control plane included
 
 .PHONY: test-fast
 test-fast: $(STAMP) ## Run the tests that need no control plane
-	@$(BIN)/python -m pytest --numprocesses auto -m "not cluster and not built and not slow" $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --hypothesis-profile fast \
+	  -m "not cluster and not built and not slow" $(ARGS)
 
 .PHONY: guards
 guards: testbed ## Take out one guard after the other, and see the tests fail that are about it (an hour)

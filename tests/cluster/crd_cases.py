@@ -146,17 +146,18 @@ def cases() -> list[Case]:
     return list(itertools.chain.from_iterable(_cases(path, node) for path, node in nodes()))
 
 
-def nodes() -> Iterator[tuple[Path, Json]]:
-    """Yield every node of the schema below spec and status, and the root for its rules."""
+@functools.cache
+def nodes() -> tuple[tuple[Path, Json], ...]:
+    """Return every node of the schema below spec and status, and the root for its rules."""
     root = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    yield (), {"type": "object", RULES: root[RULES]}
-    for part in ("spec", "status"):
-        yield from _walk((part,), root["properties"][part])
+    parts = (_walk((part,), root["properties"][part]) for part in ("spec", "status"))
+    return ((), {"type": "object", RULES: root[RULES]}), *itertools.chain.from_iterable(parts)
 
 
-def rules() -> set[str]:
+@functools.cache
+def rules() -> frozenset[str]:
     """Return the messages of all CEL rules of the schema."""
-    return {rule["message"] for _, node in nodes() for rule in node.get(RULES, [])}
+    return frozenset(rule["message"] for _, node in nodes() for rule in node.get(RULES, []))
 
 
 def broken(message: str) -> list[Any]:

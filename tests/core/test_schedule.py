@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stoker.api.v1alpha1 import Scaling, Schedule
@@ -93,7 +93,6 @@ def watched(start: Times, end: Times, zone: ZoneInfo, since: datetime, until: da
     return states
 
 
-@settings(deadline=None)  # each watches a clock for eight days
 @given(times, times, moments, st.integers(-180, 180))
 @example(
     Times(frozenset({30}), frozenset({2}), EVERY_DAY),
@@ -116,7 +115,6 @@ def test_a_schedule_is_what_one_sees_who_watches_the_clock(start, end, change, m
             assert all(state == states[minute] for state in states[minute:change_at])
 
 
-@settings(deadline=None)
 @given(times, times, st.sampled_from(sorted(CHANGES)), st.integers(0, 3 * 365 * 86_400))
 def test_until_is_the_next_change_or_an_edge_that_changes_nothing(start, end, zone, seconds):
     now = at("2025-01-01T00:00") + seconds

@@ -1,5 +1,6 @@
 """`hack/guards.py`: the list fits the code, and the tool notices what it has to notice."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -47,9 +48,20 @@ def test_a_guard_stands_where_the_list_says(guard: guards.Guard, repository: Pat
         cut.made(repository)  # raises unless its text is there, once
 
 
+NAMED = sorted({test for guard in guards.load() for test in guard.tests})
+
+
+@pytest.mark.parametrize("file", sorted({test.partition("::")[0] for test in NAMED}))
+def test_a_file_of_the_list_has_the_tests_that_are_named(file: str, repository: Path):
+    code = ast.parse((repository / file).read_text())
+    known = {node.name for node in ast.walk(code) if hasattr(node, "name")}
+    names = {test.partition("[")[0] for test in NAMED if test.startswith(f"{file}::")}
+    assert {part for name in names for part in name.split("::")[1:]} <= known
+
+
+@pytest.mark.slow
 def test_the_tests_of_the_list_exist(repository: Path):
-    named = sorted({test for guard in guards.load() for test in guard.tests})
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-p", "no:cacheprovider", *named]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-p", "no:cacheprovider", *NAMED]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     collected = subprocess.run(
         command, cwd=repository, env=environment, capture_output=True, text=True, check=False

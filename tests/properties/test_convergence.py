@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.core.plan import DeletePod
 from tests.properties.cluster_model import DRAIN_SECONDS, Cluster
-
-settings.register_profile("stoker", derandomize=True, deadline=None, max_examples=25, database=None)
-settings.load_profile("stoker")
 
 STEPS = st.one_of(
     st.tuples(st.just("scale"), st.integers(0, 5)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.core import signals
@@ -32,9 +32,6 @@ from tests.factories import (
     unschedulable,
     vllm,
 )
-
-settings.register_profile("stoker", derandomize=True, deadline=None, max_examples=30, database=None)
-settings.load_profile("stoker")
 
 SCALING = {"minReplicas": 1, "maxReplicas": 9, "windows": {"up": "30s", "down": "2m"}}
 SPECS = ({"replicas": 2}, {"scaling": SCALING}, {"replicas": -1})

@@ -38,7 +38,7 @@ PRESENT = st.builds(face, st.integers(0, 30), complete=st.booleans(), blind=st.b
 TICKS = st.lists(st.tuples(PRESENT, st.one_of(st.none(), st.integers(0, 30))), min_size=1, max_size=40)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TICKS, st.integers(0, 20))
 def test_with_the_same_memory_a_forecast_never_asks_for_less(ticks, current):
     memory = Memory()
@@ -106,7 +106,7 @@ def both(start: float, course: Callable[[float], float | None], seconds: float) 
 COURSES = st.lists(st.one_of(st.floats(0, 1500), st.none()), min_size=1, max_size=12)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(COURSES, st.sampled_from([2.0, 60.0, 300.0]))
 def test_with_fast_starts_it_buys_nothing_and_costs_nothing(levels, start):
     def course(seconds: float) -> float | None:

@@ -33,7 +33,7 @@ ANSWERS = (
 PODS = st.lists(st.fixed_dictionaries(dict.fromkeys(LEARNING, ANSWERS)), min_size=4, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(PODS, max_size=8), st.sampled_from([0, 10]))
 def test_no_metrics_can_make_a_capacity_absurd(rounds, before):
     fleet = Fleet(4)
@@ -49,7 +49,7 @@ def test_no_metrics_can_make_a_capacity_absurd(rounds, before):
         assert published(fleet.deployment.spec, fleet.learned).tokens_per_second >= 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(PODS, st.integers(1, 5))
 def test_one_window_of_anything_does_not_move_a_fleet_that_knows(answers, hostile):
     """At most half of the fleet says whatever it likes, once."""
@@ -64,7 +64,7 @@ def test_one_window_of_anything_does_not_move_a_fleet_that_knows(answers, hostil
     assert abs(fleet.capacity.concurrent_requests / before.concurrent_requests - 1) < 0.25
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.randoms(use_true_random=False), st.lists(PODS, min_size=1, max_size=4))
 def test_the_order_of_pods_and_of_readings_changes_nothing(luck: random.Random, rounds):
     straight, shuffled = Fleet(4), Fleet(4)
@@ -79,7 +79,7 @@ def test_the_order_of_pods_and_of_readings_changes_nothing(luck: random.Random, 
     assert straight.learned == shuffled.learned
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(PODS, min_size=1, max_size=4), st.lists(st.integers(0, 11), max_size=10))
 def test_how_often_it_is_looked_at_changes_nothing(rounds, looks):
     seldom, often = Fleet(4), Fleet(4)

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.core import signals
@@ -17,9 +17,6 @@ from stoker.core.readings import Fresh, Metrics, Missing, PodMetrics, Signal, St
 from stoker.core.reconcile import reconcile
 from stoker.core.signals import Freshness, Sample, Samples
 from tests.factories import KEY, NOW, deployment, load, loading, pod, snapshot, vllm
-
-settings.register_profile("stoker", derandomize=True, deadline=None, max_examples=30, database=None)
-settings.load_profile("stoker")
 
 SPEC = {"minReplicas": 1, "maxReplicas": 9, "windows": {"up": "10s", "down": "1m"}}
 PER_REPLICA = capacity_of(deployment(scaling=SPEC).spec).concurrent_requests

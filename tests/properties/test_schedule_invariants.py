@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.core.observed import Memory, ModelDeployment, Snapshot
@@ -65,7 +65,6 @@ def answered(d: ModelDeployment, now: float, running: int | None, depth: int | N
     return Snapshot(now, {d.key: d}, {d.key: pods}, metrics=found)
 
 
-@settings(deadline=None)
 @given(schedules, steps, st.integers(0, 3))
 def test_within_the_bounds_of_the_moment_and_never_less_for_want_of_knowledge(chosen, steps, least):
     d, now, memory = fleet(chosen, least), START, Memory()

@@ -13,7 +13,7 @@ load = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(load)
 def test_every_finish_falls_on_a_time_that_was_named(jobs):
     replica, late = Replica(SMALL), []

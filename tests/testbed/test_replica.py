@@ -180,7 +180,7 @@ def play(replica: Replica, jobs, stops=()) -> list[tuple[int, int, int]]:
     return [(e.time_ns, int(e.kind), e.request.id) for e in events]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(load)
 def test_event_skipping_changes_nothing(jobs):
     fast, slow = Replica(SMALL, a := Recorder()), StepByStep(SMALL, b := Recorder())
@@ -189,7 +189,7 @@ def test_event_skipping_changes_nothing(jobs):
     assert vars(a) == vars(b)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(load, st.lists(st.integers(0, 2_000_000), max_size=30))
 def test_the_size_of_the_steps_in_time_changes_nothing(jobs, stops):
     one, many = Replica(SMALL), Replica(SMALL)
@@ -199,7 +199,7 @@ def test_the_size_of_the_steps_in_time_changes_nothing(jobs, stops):
     assert one.counters == many.counters
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(load)
 def test_every_request_ends_and_nothing_leaks(jobs):
     replica = Replica(SMALL, recorder := Recorder())
@@ -219,7 +219,7 @@ def test_every_request_ends_and_nothing_leaks(jobs):
         assert replica.counters.prompt_tokens == sum(prompt for _, prompt, _, _ in jobs)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(load)
 def test_the_cache_and_the_batch_never_overflow(jobs):
     replica = Replica(SMALL)
