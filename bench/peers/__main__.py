@@ -32,10 +32,12 @@ app = typer.Typer(
 Output = Annotated[Path, typer.Option(help="The JSON file to put the results into.")]
 Alone = Annotated[
     bool,
-    typer.Option("--without-keda", help="Stoker alone; in `confirm` also one that is told its bounds alone."),
+    typer.Option("--without-keda", help="Stoker alone."),
 ]
 Seed = Annotated[int, typer.Option(help="Of the traffic.")]
 Samples = Annotated[int, typer.Option(min=0, help="Of each step; 0: as many as are meant to be checked in.")]
+
+Fleets = Annotated[int, typer.Option(min=0, help="In each row; 0: as many as are meant to be checked in.")]
 
 
 @app.command()
@@ -51,15 +53,15 @@ def reaction(output: Output = results.FILE, samples: Samples = 0, alone: Alone =
 
 
 @app.command()
-def faults(output: Output = results.FILE, alone: Alone = False) -> None:
+def faults(output: Output = results.FILE, fleets: Fleets = 0, alone: Alone = False) -> None:
     """Let metrics and operators fail, and count who loses replicas."""
-    _section("faults", output, lambda: failing.measure(_sides(alone)))
+    _section("faults", output, lambda: failing.measure(failing.rows(fleets, _sides(alone))))
 
 
 @app.command()
 def confirm(output: Output = results.FILE, seed: Seed = 0, alone: Alone = False) -> None:
     """Play a ramp in real time, and put it beside the replay's prediction."""
-    _section("confirmation" if alone else "ramp", output, lambda: _confirmed(seed, _contenders(alone)))
+    _section("ramp", output, lambda: _confirmed(seed, _contenders(alone)))
 
 
 @app.command()
@@ -91,7 +93,7 @@ def _sides(alone: bool) -> frozenset[Side]:
 
 
 def _contenders(alone: bool) -> Sequence[Contender]:
-    return ramp.STOKERS if alone else ramp.CONTENDERS
+    return [one for one in ramp.CONTENDERS if one.side in _sides(alone)]
 
 
 def _confirmed(seed: int, contenders: Sequence[Contender]) -> Figures:

@@ -27,6 +27,7 @@ class Life:
 
     fleet: str
     created: float
+    ready: float | None = None
     leaving: float | None = None
     gone: float | None = None
 
@@ -56,6 +57,7 @@ class Census:
             return
         life = self._lives.setdefault(pod.uid, Life(pod.namespace, now))
         leaving = gone or pod.deleting or metadata["labels"].get(SERVING_LABEL) == "false"
+        life.ready = life.ready or (now if pod.ready else None)
         life.leaving = (life.leaving or now) if leaving else None
         life.gone = now if gone else None
         gateway.apply(PodChange(pod, gone=leaving))
@@ -76,6 +78,11 @@ class Census:
         """When pods were announced, from `since` on, in order."""
         lives = (life for life in self._lives.values() if life.fleet == fleet)
         return sorted(life.created for life in lives if life.created >= since)
+
+    def start_ups(self, fleet: str, since: float) -> list[float]:
+        """Seconds from announcement to Ready of the pods that were announced from `since` on."""
+        lives = (life for life in self._lives.values() if life.fleet == fleet and life.created >= since)
+        return [life.ready - life.created for life in lives if life.ready is not None]
 
     def pod_seconds(self, fleet: str, start: float, end: float) -> float:
         """Pods times seconds within [start, end], from creation until gone."""

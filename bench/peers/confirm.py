@@ -1,10 +1,13 @@
 """What the replay predicts for the ramp, beside what was measured: two cells of its table, end to end.
 
-The prediction gets what the measurement gets: arrivals, bounds, targets, start-up, scrape interval. It is
-made by `bench.replay`, whose policies are the operator's own code and the port of the HPA.
+The prediction gets what the measurement gets: arrivals, time at rest before them, start-up, scrape interval,
+and the ModelDeployment's own spec. It is made by `bench.replay`, whose policies are the operator's own code
+and the port of the HPA. Nobody knows the phases of the real clocks (scrapes, ticks, syncs, windows of what
+is learned), so it is made with `PHASES` different ones: the median of them, and their range.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.controller.results import Figures
 from bench.peers import fleets, ramp
@@ -13,7 +16,7 @@ from bench.peers.ramp import Ramp, Run
 from bench.replay.fleet import StartUp
 from bench.replay.policies import signals
 from bench.replay.policies.hpa import HorizontalPodAutoscaler
-from bench.replay.policies.stoker import Stoker, deployment
+from bench.replay.policies.stoker import Stoker, deployment_of
 from bench.replay.scores import Ledger
 from bench.replay.simulation import Setting, simulate
 from bench.replay.view import Policy
@@ -21,6 +24,10 @@ from testbed.replica_models import model_named
 
 IMAGE_SECONDS = 0.5
 """From a pod's creation to the start of its container, in the testbed."""
+PHASES = 9
+"""Replays of a prediction: an odd number has a median."""
+PHASE_SECONDS = 60.0
+"""The longest period that something happens at: Stoker's rate window."""
 EXPLAINED_ABOVE = 0.05
 """A difference beyond this share is to be explained."""
 
@@ -35,27 +42,39 @@ def policy(plan: Ramp, contender: Contender) -> Policy:
         raise ValueError(f"{contender.name}: only defaults can be predicted")
     if contender.side is Side.KEDA:
         return HorizontalPodAutoscaler(signals.in_flight(), plan.target, ramp.LEAST, ramp.MOST)
-    targets = {"concurrentRequests": plan.target} if contender.targeted else None
-    return Stoker(deployment(ramp.LEAST, ramp.MOST, targets=targets))
+    (manifest,) = fleets.manifests(plan.fleet(contender), "")
+    return Stoker(deployment_of(manifest["spec"]))
 
 
 def predict(plan: Ramp, contender: Contender) -> Figures:
-    """Replay the ramp in virtual time."""
+    """Replay the ramp in virtual time, at every phase; return the median by GPU-seconds, and the range."""
+    replays = [replay(plan, contender, phase) for phase in range(PHASES)]
+    replays.sort(key=lambda one: one["gpu_seconds"])
+    ranges = {
+        f"{name}_range": [min(one[name] for one in replays), max(one[name] for one in replays)]
+        for name in ("gpu_seconds", "attainment")
+    }
+    return {**replays[PHASES // 2], **ranges}
+
+
+def replay(plan: Ramp, contender: Contender, phase: int) -> Figures:
+    """Replay the ramp once: its arrivals begin at another moment of every period, and so do the scrapes."""
+    idle = plan.idle + phase * PHASE_SECONDS / PHASES
     setting = Setting(
         model=model_named(ramp.MODEL),
-        arrivals=plan.arrivals,
-        duration=plan.duration,
+        arrivals=[replace(one, arrival=one.arrival + idle) for one in plan.arrivals],
+        duration=plan.duration + idle,
         start_up=StartUp(ramp.LOAD_SECONDS + IMAGE_SECONDS),
         initial=ramp.LEAST,
         minimum=ramp.LEAST,
         maximum=ramp.MOST,
-        warm_up=plan.warm_up,
-        seed=plan.seed,
+        warm_up=plan.warm_up + idle,
+        seed=phase,
     )
-    return _predicted(simulate(setting, policy(plan, contender)))
+    return _predicted(simulate(setting, policy(plan, contender)), idle)
 
 
-def _predicted(ledger: Ledger) -> Figures:
+def _predicted(ledger: Ledger, idle: float) -> Figures:
     score = ledger.score()
     return {
         "gpu_seconds": round(score.replica_hours * 3600 * GPUS_PER_REPLICA),
@@ -64,7 +83,7 @@ def _predicted(ledger: Ledger) -> Figures:
         "ttft_seconds": [round(value, 4) for value in score.ttft],
         "tpot_seconds": [round(value, 4) for value in score.tpot],
         "peak_replicas": score.peak,
-        "replicas": [(round(at), count) for at, count in ledger.targets],
+        "replicas": [(max(0, round(at - idle)), count) for at, count in ledger.targets],
     }
 
 
@@ -94,6 +113,8 @@ def report(plan: Ramp, runs: Sequence[Run], predictions: Sequence[Figures], mach
         "copies_from_second": [list(part) for part in plan.stages],
         "seed": plan.seed,
         "scored_seconds": [plan.warm_up, plan.duration],
+        "idle_seconds_before": plan.idle,
+        "replays_per_prediction": PHASES,
         "model": ramp.MODEL,
         "load_seconds": ramp.LOAD_SECONDS,
         "scrape_interval": ramp.SCRAPE_INTERVAL,

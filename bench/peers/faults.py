@@ -12,7 +12,7 @@ number of replicas is `REPLICAS`: whoever has fewer has lost them to the fault. 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from bench.controller.results import Figures
@@ -135,10 +135,14 @@ class Fate:
         return self.lowest < REPLICAS
 
 
-def measure(sides: frozenset[Side] = BOTH) -> Figures:
-    """Run every row of these sides; return who lost what."""
-    rows = [row for row in ROWS if row.contender.side in sides]
-    planned = [(row, _fleets(row, number)) for number, row in enumerate(rows)]
+def rows(fleets: int = 0, sides: frozenset[Side] = BOTH) -> list[Row]:
+    """The rows of these sides with so many fleets in each; 0: with their own numbers."""
+    return [replace(row, fleets=fleets or row.fleets) for row in ROWS if row.contender.side in sides]
+
+
+def measure(asked: Sequence[Row]) -> Figures:
+    """Run these rows; return who lost what."""
+    planned = [(row, _fleets(row, number)) for number, row in enumerate(asked)]
     groups = {
         "up": [f for row, group in planned if row.fault is not Fault.OUTAGE for f in group],
         "outage": [f for row, group in planned if row.fault is Fault.OUTAGE for f in group],

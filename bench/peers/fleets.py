@@ -23,6 +23,9 @@ SIDE_LABEL = "bench.stoker.dev/side"
 GPUS_PER_REPLICA = 1
 KEDA_STOP_SECONDS = 30
 PORT = 8000
+MODEL = "nvidia/Llama-3.1-70B-Instruct-FP8"
+"""What the simulated replicas are like: who goes by the name is told the truth."""
+ACCELERATOR = "h200"
 
 
 class Side(StrEnum):
@@ -124,8 +127,8 @@ def _model_deployment(fleet: Fleet) -> Manifest:
         "kind": "ModelDeployment",
         "metadata": {"name": NAME, "namespace": fleet.namespace},
         "spec": {
-            "model": {"uri": "hf://meta-llama/Llama-3.1-70B"},
-            "accelerators": [{"name": "h200", "count": GPUS_PER_REPLICA}],
+            "model": {"uri": f"hf://{MODEL}"},
+            "accelerators": [{"name": ACCELERATOR, "count": GPUS_PER_REPLICA}],
             "scaling": {**scaling, **fleet.contender.settings},
             "template": {"metadata": {"labels": _pod_labels(fleet), "annotations": annotations}},
         },
@@ -144,7 +147,7 @@ def _deployment(fleet: Fleet) -> Manifest:
     engine = {
         "name": "engine",
         "image": "vllm/vllm-openai",
-        "args": ["--model", "meta-llama/Llama-3.1-70B", "--served-model-name", NAME],
+        "args": ["--model", MODEL, "--served-model-name", NAME],
         "ports": [{"containerPort": PORT}],
         "resources": {"limits": {"nvidia.com/gpu": str(GPUS_PER_REPLICA)}},
     }

@@ -36,8 +36,7 @@ CALIBRATION_SECONDS = 600.0
 SHARE = 0.65
 """Of what a replica carries at the objective: the middle of the replay's settings."""
 STOKER_UNTOLD = Contender("Stoker, min and max only", Side.STOKER, targeted=False)
-CONTENDERS = (KEDA, STOKER)
-STOKERS = (STOKER, STOKER_UNTOLD)
+CONTENDERS = (KEDA, STOKER, STOKER_UNTOLD)
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,14 @@ class Ramp:
         stages: how many copies of the trace play from when on.
         duration: of the arrivals.
         warm_up: at the beginning, not scored.
+        idle: before the arrivals, with every replica ready: what is known of the present starts from rest.
         seed: of the copies' shifts.
     """
 
     stages: tuple[tuple[float, int], ...] = ((0, 1), (150, 2), (450, 1))
     duration: float = 660.0
     warm_up: float = 60.0
+    idle: float = 90.0
     seed: int = 0
 
     @cached_property
@@ -87,6 +88,8 @@ class Run:
     results: Sequence[Result]
     replicas: Sequence[tuple[float, int]]
     pod_seconds: float
+    start_ups: Sequence[float] = ()
+    """From the announcement of a pod to Ready, seconds."""
 
 
 def measure(ramp: Ramp, contenders: Sequence[Contender]) -> tuple[list[Run], Figures]:
@@ -100,6 +103,7 @@ def measure(ramp: Ramp, contenders: Sequence[Contender]) -> tuple[list[Run], Fig
 async def _play(ramp: Ramp, group: Sequence[Fleet], arena: Arena) -> tuple[list[Run], Figures]:
     async with session(arena) as here:
         await here.settle(group, lambda fleet: fleet.minimum, LOAD_SECONDS + 180)
+        await asyncio.sleep(ramp.idle)
         here.say(f"{len(ramp.arrivals)} requests for each of {len(group)} fleets, in {ramp.duration:.0f} s")
         here.lag, here.load_averages = 0.0, []
         players = {
@@ -123,7 +127,7 @@ def _run(ramp: Ramp, here: Session, fleet: Fleet, player: Traffic, began: float)
     census, name = here.census, fleet.namespace
     counts = [(at - began, count) for at, count in census.counts(name, began)]
     pods = census.pod_seconds(name, began + ramp.warm_up, began + ramp.duration)
-    return Run(fleet.contender, player.results, counts, pods)
+    return Run(fleet.contender, player.results, counts, pods, census.start_ups(name, began))
 
 
 async def _tell(here: Session, players: dict[Fleet, Traffic]) -> None:
@@ -154,6 +158,7 @@ def figures(ramp: Ramp, run: Run) -> Figures:
         "ttft_seconds": _percentiles(_from_sending(r) for r in scored),
         "ttft_from_arrival_seconds": _percentiles(r.ttft for r in scored),
         "tpot_seconds": _percentiles(r.tpot for r in scored),
+        "start_up_seconds": [round(seconds, 2) for seconds in sorted(run.start_ups)],
         "peak_replicas": max(count for _, count in run.replicas),
         "replicas": [(round(at), count) for at, count in run.replicas if at <= ramp.duration],
     }

@@ -9,6 +9,7 @@ Rules of this module:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -73,7 +74,17 @@ def deployment(
     accelerator: dict[str, Any] = {"count": 2}
     if tokens_per_second is not None:
         accelerator["tokensPerSecond"] = tokens_per_second
-    spec = {"model": {"uri": "hf://Qwen/Qwen3-32B"}, "scaling": scaling, "accelerators": [accelerator]}
+    return deployment_of(
+        {"model": {"uri": "hf://Qwen/Qwen3-32B"}, "scaling": scaling, "accelerators": [accelerator]}
+    )
+
+
+def deployment_of(spec: Mapping[str, Any]) -> ModelDeployment:
+    """A ModelDeployment with this spec, as it is written in YAML.
+
+    Raises:
+        ValueError: the spec is refused; the message says why.
+    """
     metadata = {"namespace": NAMESPACE, "name": "fleet", "uid": _UID, "generation": 1}
     record = deployment_from({"metadata": metadata, "spec": spec})
     if record.errors or record.spec is None or record.metrics is None:
@@ -120,21 +131,22 @@ class Stoker:
     def _record(self, pod: SimulatedPod) -> Pod:
         record = self._pods.get(pod.name)
         if record is None or (record.ready, record.drain_started_at) != (pod.ready, pod.drain_since):
-            record = self._pods[pod.name] = _pod(pod, self.deployment.revision)
+            record = self._pods[pod.name] = _pod(pod, self.deployment)
         return record
 
 
-def _pod(pod: SimulatedPod, revision: str) -> Pod:
+def _pod(pod: SimulatedPod, deployment: ModelDeployment) -> Pod:
     """The operator's record of a pod."""
+    assert deployment.spec is not None  # noqa: S101 - `deployment_of` has made sure
     ready = PodCondition("Ready", "True" if pod.ready else "False", since=pod.ready_at if pod.ready else None)
     return Pod(
         key=Key(NAMESPACE, pod.name),
         uid=pod.name,
         owner="fleet",
         owner_uid=_UID,
-        revision=revision,
+        revision=deployment.revision,
         ordinal=pod.ordinal,
-        accelerator="gpu",
+        accelerator=deployment.spec.accelerators[0].name,
         serving=not pod.draining,
         created_at=pod.ready_at - pod.loaded_in,
         drain_started_at=pod.drain_since,

@@ -57,6 +57,16 @@ def test_a_draining_pod_that_is_taken_back_counts_again(census):
     assert census.counts("f") == [(0.0, 0), (10.0, 1), (20.0, 0), (30.0, 1)]
 
 
+def test_a_start_up_lasts_from_the_announcement_to_ready(census):
+    census.apply(pod("a", ready=False), 10.0)
+    census.apply(pod("b", ready=False), 20.0)
+    census.apply(pod("c", ready=False), 30.0)
+    for name, at in (("a", 12.0), ("b", 25.0), ("b", 28.0)):
+        census.apply(pod(name), at)
+    assert census.start_ups("f", 15.0) == [5.0]
+    assert census.start_ups("f", 0.0) == [2.0, 5.0]
+
+
 def test_the_bill_is_cut_to_the_scored_time(census):
     census.apply(pod("a"), 10.0)
     census.apply(pod("b"), 30.0)

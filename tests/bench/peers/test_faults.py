@@ -3,7 +3,7 @@
 import pytest
 
 from bench.peers import faults
-from bench.peers.faults import KEDA, REPLICAS, ROWS, STOKER, Fate, Fault, Row, describe
+from bench.peers.faults import KEDA, REPLICAS, ROWS, STOKER, Fate, Fault, Row, describe, rows
 from bench.peers.fleets import Side
 
 
@@ -54,3 +54,10 @@ def test_the_fleets_of_a_row_have_names_and_settings_of_their_own():
     (fleet, *_) = faults._fleets(Row(Fault.OUTAGE, STOKER, 1), 0)
     assert fleet.contender.side is Side.STOKER
     assert fleet.maximum > REPLICAS
+
+
+def test_rows_can_be_run_with_fewer_fleets_and_on_one_side_alone():
+    few = rows(1, frozenset({Side.STOKER}))
+    assert {row.fleets for row in few} == {1}
+    assert [row.fault for row in few] == [row.fault for row in ROWS if row.contender.side is Side.STOKER]
+    assert rows() == list(ROWS)

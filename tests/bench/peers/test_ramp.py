@@ -2,14 +2,14 @@
 
 import pytest
 
-from bench.peers import confirm, ramp
+from bench.peers import confirm, fleets, ramp
 from bench.peers.fleets import KEDA, STOKER, Contender, Side
 from bench.peers.ramp import Ramp, Run, attainment, figures
 from bench.replay.policies.hpa import HorizontalPodAutoscaler
-from bench.replay.policies.stoker import Stoker
+from bench.replay.policies.stoker import Stoker, deployment_of
 from testbed.traffic_report import Outcome, Result
 
-SHORT = Ramp(stages=((0, 1), (60, 3)), duration=150.0, warm_up=30.0)
+SHORT = Ramp(stages=((0, 1), (60, 3)), duration=150.0, warm_up=30.0, idle=20.0)
 
 
 def result(arrival=100.0, *, ttft=0.5, tpot=0.02, outcome=Outcome.SERVED):
@@ -70,6 +70,12 @@ def test_each_contender_is_predicted_by_its_own_policy():
     assert confirm.policy(SHORT, ramp.STOKER_UNTOLD).deployment.spec.scaling.targets != spec.scaling.targets
 
 
+def test_stoker_is_predicted_with_the_very_spec_that_is_applied():
+    (manifest,) = fleets.manifests(SHORT.fleet(STOKER), "")
+    assert confirm.policy(SHORT, STOKER).deployment.spec == deployment_of(manifest["spec"]).spec
+    assert confirm.policy(SHORT, STOKER).deployment.spec.accelerators[0].name == fleets.ACCELERATOR
+
+
 def test_settings_that_cannot_be_predicted_are_refused():
     with pytest.raises(ValueError, match="odd: only defaults"):
         confirm.policy(SHORT, Contender("odd", Side.KEDA, {"trigger": {"ignoreNullValues": "false"}}))
@@ -82,6 +88,16 @@ def test_a_prediction_has_what_a_measurement_has():
     assert predicted["gpu_seconds"] >= ramp.LEAST * 120
     assert 0.0 < predicted["attainment"] <= 1.0
     assert predicted["replicas"][0] == (0, ramp.LEAST)
+    assert max(at for at, _ in predicted["replicas"]) <= SHORT.duration
+
+
+def test_a_prediction_is_the_median_of_all_phases_with_their_range():
+    replays = [confirm.replay(SHORT, STOKER, phase) for phase in range(confirm.PHASES)]
+    used = sorted(one["gpu_seconds"] for one in replays)
+    predicted = confirm.predict(SHORT, STOKER)
+    assert predicted["gpu_seconds"] == used[len(used) // 2]
+    assert predicted["gpu_seconds_range"] == [used[0], used[-1]]
+    assert len({str(one["replicas"]) for one in replays}) > 1
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,10 @@ def test_prediction_and_measurement_stand_side_by_side():
         "sent_late_seconds": [0.01, 0.2, 1.0],
     }
     ratio = {"gpu_seconds": 0.05, "attainment": 0.0}
-    cell = {"predicted": figures, "measured": measured, "measured_over_predicted": ratio}
+    predicted = {**figures, "gpu_seconds_range": [11500, 12400]}
+    cell = {"predicted": predicted, "measured": measured, "measured_over_predicted": ratio}
     lines = tables.ramp({"cells": {"KEDA": cell}}).splitlines()
-    assert lines[2] == "| KEDA | GPU-seconds | 12,000 | 12,600 | +5.0% |"
+    assert lines[2] == "| KEDA | GPU-seconds | 12,000 (11,500 to 12,400) | 12,600 | +5.0% |"
     assert lines[-2:] == [
         "|  | requests cut | 0 | 3 |  |",
         "|  | sent late, p50 and p95, s | 0 | 0.0, 0.2 |  |",
