@@ -36,7 +36,7 @@ def answer(pod: str, tag: str, value: float) -> dict[str, object]:
 
 @pytest.mark.built
 def test_promtool_answers_them_as_they_are_meant(tmp_path):
-    """One pod with two data-parallel ranks, one with a histogram, one that has to do with Little's law."""
+    """One pod with two data-parallel ranks, an older one, one that has to do with Little's law."""
     asked = signals.queries([vllm(), COUNTING])
     between, usage = "vllm:inter_token_latency_seconds", "vllm:kv_cache_usage_perc"
     told = [
@@ -46,6 +46,9 @@ def test_promtool_answers_them_as_they_are_meant(tmp_path):
         series(f"{between}_count", "ranks", "0+20000x20", engine="1"),
         series(usage, "ranks", "0.2x20", engine="0"),
         series(usage, "ranks", "0.4x20", engine="1"),
+        series("vllm:prompt_tokens_by_source_total", "ranks", "0+1500x20", source="local_compute"),
+        series("vllm:prompt_tokens_total", "ranks", "0+3000x20"),
+        series("vllm:prompt_tokens_total", "older", "0+3000x20"),
         series("busy", "counting", "10x20"),
         series("tokens_total", "counting", "0+7500x20"),
     ]
@@ -55,6 +58,10 @@ def test_promtool_answers_them_as_they_are_meant(tmp_path):
             answer("ranks", f"{between}@60s", 0.02),
         ],
         Signal.CACHE_USAGE: [answer("ranks", f"{usage}@60s", 0.3)],
+        Signal.PROMPT_TOKENS: [
+            answer("older", "vllm:prompt_tokens_total@60s", 200.0),
+            answer("ranks", "vllm:prompt_tokens_by_source_total{source='local_compute'}@60s", 100.0),
+        ],
     }
     wanted = [
         {"expr": asked[signal], "eval_time": "4m", "exp_samples": samples}

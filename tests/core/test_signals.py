@@ -118,6 +118,21 @@ class TestQueries:
     def test_a_signal_that_only_one_engine_has_is_asked_of_that_one(self):
         assert " or " not in signals.queries([VLLM, CUSTOM])["waiting"]
 
+    def test_of_alternatives_each_pod_answers_with_the_first_that_it_has(self):
+        """An engine that prefers the second one asks for it by itself: its pods may have both."""
+        preferred, other = VLLM.series[Signal.PROMPT_TOKENS]
+        plain = replace(VLLM, series=VLLM.series | {Signal.PROMPT_TOKENS: (other,)})
+        tags = [f'"{signals.series_id(series, VLLM)}", "", "")' for series in (preferred, other)]
+
+        alone = signals.queries([VLLM])["promptTokens"]
+        joined = signals.queries([VLLM, plain])["promptTokens"]
+
+        left, _, right = alone.partition(" or on (namespace, pod) ")
+        assert left.startswith("(label_replace(")
+        assert left.endswith(tags[0])
+        assert right.endswith(tags[1] + ")")
+        assert joined == f"{alone} or {right.removesuffix(')')}"
+
     def test_the_same_engines_in_another_order_make_the_same_queries(self):
         assert signals.queries([VLLM, CUSTOM]) == signals.queries([CUSTOM, VLLM, CUSTOM])
 

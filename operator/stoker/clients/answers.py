@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from stoker.core.signals import Answer, Failed, Sample, Samples
@@ -99,7 +101,15 @@ def _result(data: Any, expected: str, words: str) -> list[Any]:
 
 
 def _vector(data: Any) -> tuple[Sample, ...]:
-    return tuple(_sample(raw) for raw in _result(data, "vector", "an instant vector"))
+    """All samples, column by column: a tick reads tens of thousands, and looks at none of them by itself."""
+    result = _result(data, "vector", "an instant vector")
+    if not result:
+        return ()
+    columns = _columns(result)
+    if columns is None:
+        raise ValueError(next(filter(None, map(_defect, result))))
+    labels, moments, texts = columns
+    return tuple(map(Sample, labels, map(float, texts), map(float, moments)))
 
 
 def _matrix(data: Any, span: Span) -> tuple[Course, ...]:
@@ -125,24 +135,43 @@ def _course(raw: Any, span: Span) -> Course:
     return Course(labels, values)
 
 
-def _sample(raw: Any) -> Sample:
-    """One sample. Plain tests: a tick reads tens of thousands, and a ``match`` takes three times as long."""
+_LABELS, _POINT = itemgetter("metric"), itemgetter("value")
+
+
+def _columns(result: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]] | None:
+    """Labels, times and values as they were written; None when an element is no sample."""
+    try:
+        labels, points = list(map(_LABELS, result)), list(map(_POINT, result))
+        moments, texts = zip(*points, strict=True)
+    except (KeyError, TypeError, ValueError):
+        return None
+    sound = (
+        {dict}.issuperset(map(type, labels))
+        and {list}.issuperset(map(type, points))
+        and _TEXT.issuperset(map(type, chain.from_iterable(map(dict.values, labels))))
+        and _TEXT.issuperset(map(type, texts))
+        and _NUMBER.issuperset(map(type, moments))
+        and all(map(math.isfinite, moments))
+    )
+    return (labels, moments, texts) if sound else None
+
+
+def _defect(raw: Any) -> str:
+    """What is wrong with one element of a vector; empty when it is a sample."""
     labels, point = (raw.get("metric"), raw.get("value")) if isinstance(raw, dict) else (None, None)
     if not isinstance(labels, dict) or not isinstance(point, list) or len(point) != 2:
         if isinstance(raw, dict) and "histogram" in raw:
-            raise ValueError("a native histogram where a number was expected")
-        raise ValueError(f"no sample: {raw!r}")
+            return "a native histogram where a number was expected"
+        return f"no sample: {raw!r}"
     at, value = point
-    if not isinstance(at, int | float) or not isinstance(value, str):
-        raise ValueError(f"no sample: {raw!r}")  # noqa: TRY004 - every defect of the answer is a ValueError
+    if type(at) not in _NUMBER or not isinstance(value, str):
+        return f"no sample: {raw!r}"
     if not _TEXT.issuperset(map(type, labels.values())):
-        raise ValueError(f"labels that are no text: {labels!r}")
-    if not math.isfinite(at):
-        raise ValueError(f"a sample without a time: {raw!r}")
-    return Sample(labels, float(value), float(at))
+        return f"labels that are no text: {labels!r}"
+    return "" if math.isfinite(at) else f"a sample without a time: {raw!r}"
 
 
-_TEXT = frozenset({str})
+_TEXT, _NUMBER = frozenset({str}), frozenset({int, float})
 
 
 def _warnings(answer: Mapping[str, Any]) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
+from operator import itemgetter
+from typing import NamedTuple
 
 from stoker.core.readings import (
     FOR_LEARNING,
@@ -65,9 +66,8 @@ def edge(window: float) -> float:
 FIRST_TOKEN = "firstToken"  # noqa: S105 - a query's name, not a secret
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One element of an instant vector."""
+class Sample(NamedTuple):
+    """One element of an instant vector. There are tens of thousands per tick: a tuple takes half the time."""
 
     labels: Mapping[str, str]
     value: float
@@ -120,11 +120,20 @@ def queries(engines: Iterable[MetricNames], latency: Iterable[LatencyScope] = ()
 
 
 def _signal_terms(signal: Signal, engines: Sequence[MetricNames]) -> list[str]:
+    return [_preferred(_alternatives(signal, metrics)) for metrics in engines if signal in metrics.series]
+
+
+def _alternatives(signal: Signal, metrics: MetricNames) -> list[str]:
     return [
         _tagged(_by_pod(signal, series, metrics), series_id(series, metrics))
-        for metrics in engines
-        for series in metrics.series.get(signal, ())
+        for series in metrics.series[signal]
     ]
+
+
+def _preferred(alternatives: Sequence[str]) -> str:
+    """Of each pod the first of them that it has: an answer with all would be as many times as long."""
+    joined = " or on (namespace, pod) ".join(alternatives)
+    return f"({joined})" if len(alternatives) > 1 else joined
 
 
 def _by_pod(signal: Signal, series: Series, metrics: MetricNames) -> str:
@@ -205,6 +214,10 @@ def _union(terms: Iterable[str]) -> str:
 # --- Answers -------------------------------------------------------------------------------------
 
 
+Where = tuple[str, str, str]
+"""Namespace, pod, and what tells the series from others in a joined answer; empty where a sample has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """One tick's answers, indexed by pod."""
@@ -213,15 +226,15 @@ class Answers:
     """The operator's clock, Unix s: stamped on readings so that ages compare with ``Snapshot.now``."""
     stale_after: float
     """Seconds after which a pod's last sample is too old to act on."""
-    values: Mapping[str, Mapping[tuple[Key, str], Sample]]
+    values: Mapping[str, Mapping[Where, Sample]]
     failures: Mapping[str, str]
-    buckets: Mapping[tuple[Key, str], tuple[tuple[float, float], ...]]
+    buckets: Mapping[Where, tuple[tuple[float, float], ...]]
 
 
 def index(answers: Mapping[str, Answer], at: float, stale_after: float) -> Answers:
     """Sort answers by pod and series, once for the whole fleet."""
     values = {
-        name: {_where(s): s for s in answer.samples}
+        name: dict(zip(_places(answer.samples), answer.samples, strict=True))
         for name, answer in answers.items()
         if isinstance(answer, Samples) and name != FIRST_TOKEN
     }
@@ -237,16 +250,8 @@ def failure(answers: Mapping[str, Answer]) -> str | None:
     return None
 
 
-def pod_metrics(answers: Answers, pod: Key, metrics: MetricNames) -> PodMetrics:
-    """The readings of one pod that speaks ``metrics``."""
-    window = _window(answers, pod, metrics)
-    readings = {signal: _reading(answers, pod, signal, metrics, window) for signal in metrics.series}
-    buckets = answers.buckets.get((pod, metrics.first_token or ""), ())
-    return PodMetrics(readings, buckets)
-
-
 def gathered(
-    answers: Mapping[str, Answer], pods: Iterable[tuple[Key, MetricNames]], at: float, stale_after: float
+    answers: Mapping[str, Answer], pods: Sequence[tuple[Key, MetricNames]], at: float, stale_after: float
 ) -> Metrics:
     """Everything that Prometheus said about these pods.
 
@@ -257,18 +262,62 @@ def gathered(
         stale_after: Seconds after which a sample is too old to act on.
     """
     indexed = index(answers, at, stale_after)
+    engines = {metrics: _engine(indexed, metrics) for metrics in {metrics for _, metrics in pods}}
     return Metrics(
         at=at,
-        pods={pod: pod_metrics(indexed, pod, metrics) for pod, metrics in pods},
+        pods={pod: _pod_metrics(engines[metrics], pod) for pod, metrics in pods},
         first_token_failure=indexed.failures.get(FIRST_TOKEN),
         failure=failure(answers),
     )
 
 
-@lru_cache(maxsize=256)
-def _series_ids(metrics: MetricNames) -> Mapping[Signal, tuple[str, ...]]:
-    """What tells the series of one engine apart, by signal, the preferred one first."""
-    return {signal: tuple(series_id(s, metrics) for s in found) for signal, found in metrics.series.items()}
+# What is the same for all pods of an engine is looked up once for all of them.
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What Prometheus answered about one signal of an engine."""
+
+    signal: Signal
+    windowed: bool
+    series: Sequence[str]
+    """What tells them apart, the preferred one first."""
+    found: Mapping[Where, Sample]
+    absent: Reading
+    """The reading of a pod that has none of the series."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """The answers about the pods that speak ``metrics``."""
+
+    answers: Answers
+    metrics: MetricNames
+    asked: Sequence[_Asked]
+    running: Sequence[str]
+    """What tells the series apart by which the freshness is judged."""
+
+
+def _engine(answers: Answers, metrics: MetricNames) -> _Engine:
+    ids = {signal: [series_id(s, metrics) for s in found] for signal, found in metrics.series.items()}
+    asked = [_asked(answers, signal, metrics, ids[signal]) for signal in metrics.series]
+    return _Engine(answers, metrics, asked, ids[Signal.RUNNING])
+
+
+def _asked(answers: Answers, signal: Signal, metrics: MetricNames, ids: Sequence[str]) -> _Asked:
+    if why := answers.failures.get(signal):
+        absent: Reading = Missing(f"Prometheus: {why}")
+    else:
+        names = " or ".join(s.name for s in metrics.series[signal])
+        absent = Missing(f"no series {names} for the pod")
+    return _Asked(signal, signal in WINDOWED, ids, answers.values.get(signal, {}), absent)
+
+
+def _pod_metrics(engine: _Engine, pod: Key) -> PodMetrics:
+    """The readings of one pod."""
+    window = _window(engine, pod)
+    readings = {asked.signal: _reading(engine.answers, asked, pod, window) for asked in engine.asked}
+    return PodMetrics(readings, engine.answers.buckets.get((*pod, engine.metrics.first_token or ""), ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,60 +330,63 @@ class _Window:
     """Whether a sample stands just before the window, and one near its end."""
 
 
-def _window(answers: Answers, pod: Key, metrics: MetricNames) -> _Window:
-    running, window = _series_ids(metrics)[Signal.RUNNING], metrics.rate_window_seconds
-    newest = _age(answers, Freshness.LAST_SAMPLE, pod, running)
-    oldest = _age(answers, Freshness.WINDOW_START, pod, running)
+def _window(engine: _Engine, pod: Key) -> _Window:
+    answers, window = engine.answers, engine.metrics.rate_window_seconds
+    newest = _age(answers.values.get(Freshness.LAST_SAMPLE, {}), pod, engine.running)
+    oldest = _age(answers.values.get(Freshness.WINDOW_START, {}), pod, engine.running)
     begun = oldest is not None and oldest <= window + edge(window)
     return _Window(newest, begun and newest is not None and newest <= edge(window))
 
 
-def _reading(answers: Answers, pod: Key, signal: Signal, metrics: MetricNames, window: _Window) -> Reading:
-    if why := answers.failures.get(signal):
-        return Missing(f"Prometheus: {why}")
-    found = answers.values.get(signal, {})
-    for series in _series_ids(metrics)[signal]:
-        sample = found.get((pod, series))
+def _reading(answers: Answers, asked: _Asked, pod: Key, window: _Window) -> Reading:
+    for series in asked.series:
+        sample = asked.found.get((*pod, series))
         if sample is not None:
-            return _judged(answers, signal, sample, window)
-    return Missing(f"no series {' or '.join(s.name for s in metrics.series[signal])} for the pod")
+            return _judged(answers, asked, sample.value, window)
+    return asked.absent
 
 
-def _judged(answers: Answers, signal: Signal, sample: Sample, window: _Window) -> Reading:
-    if not 0 <= sample.value <= MOST:  # NaN is not either
-        return Missing(f"Prometheus answered {sample.value}")
+def _judged(answers: Answers, asked: _Asked, value: float, window: _Window) -> Reading:
+    if not 0 <= value <= MOST:  # NaN is not either
+        return Missing(f"Prometheus answered {value}")
     if window.newest is None:
         return Missing("the age of the last sample is unknown")
     if window.newest > answers.stale_after:
-        return Stale(sample.value, answers.at - window.newest)
-    if signal in WINDOWED and not window.whole:
-        return Stale(sample.value, answers.at)
-    return Fresh(sample.value, answers.at - window.newest)
+        return Stale(value, answers.at - window.newest)
+    if asked.windowed and not window.whole:
+        return Stale(value, answers.at)
+    return Fresh(value, answers.at - window.newest)
 
 
-def _age(answers: Answers, question: Freshness, pod: Key, running: Sequence[str]) -> float | None:
+def _age(found: Mapping[Where, Sample], pod: Key, running: Sequence[str]) -> float | None:
     """Seconds between the pod's sample and the evaluation; None when Prometheus did not say."""
-    found = answers.values.get(question, {})
     for series in running:
-        sample = found.get((pod, series))
+        sample = found.get((*pod, series))
         if sample is not None and math.isfinite(sample.value):
             return max(0.0, sample.at - sample.value)
     return None
 
 
-def _where(sample: Sample) -> tuple[Key, str]:
-    labels = sample.labels
-    return Key(labels.get("namespace", ""), labels.get("pod", "")), labels.get("series", "")
+_PLACE = itemgetter("namespace", "pod", "series")
 
 
-def _buckets(answer: Answer | None) -> dict[tuple[Key, str], tuple[tuple[float, float], ...]]:
+def _places(samples: Sequence[Sample]) -> Iterable[Where]:
+    """Whose samples these are: all at once, for there are tens of thousands, hardly one without a label."""
+    labels = [sample.labels for sample in samples]
+    try:
+        return list(map(_PLACE, labels))
+    except KeyError:
+        return [(one.get("namespace", ""), one.get("pod", ""), one.get("series", "")) for one in labels]
+
+
+def _buckets(answer: Answer | None) -> dict[Where, tuple[tuple[float, float], ...]]:
     if not isinstance(answer, Samples):
         return {}
-    found: dict[tuple[Key, str], list[tuple[float, float]]] = defaultdict(list)
-    for sample in answer.samples:
+    found: dict[Where, list[tuple[float, float]]] = defaultdict(list)
+    for where, sample in zip(_places(answer.samples), answer.samples, strict=True):
         bound = _bound(sample.labels.get("le", ""))
         if bound is not None and 0 <= sample.value <= MOST:
-            found[_where(sample)].append((bound, sample.value))
+            found[where].append((bound, sample.value))
     return {where: tuple(sorted(pairs)) for where, pairs in found.items()}
 
 
