@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self, TypeAlias
 
 from pydantic import (
@@ -107,7 +107,6 @@ class Duration(str):
     REGEX: ClassVar = r"(?:[0-9]{1,6}(?:\.[0-9]{1,3})?(?:ms|s|m|h))+"
     MAX_LENGTH: ClassVar = 20
     HINT: ClassVar = "write a duration such as 90s, 10m or 1h30m (units: h, m, s, ms)"
-    _UNITS: ClassVar = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
     def __new__(cls, text: str) -> Self:
         """Check the text.
@@ -122,8 +121,7 @@ class Duration(str):
     @property
     def seconds(self) -> float:
         """The length in seconds."""
-        parts = re.findall(r"([0-9.]+)(ms|s|m|h)", self)
-        return sum((float(number) * self._UNITS[unit] for number, unit in parts), 0.0)
+        return _seconds(self)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -132,6 +130,16 @@ class Duration(str):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JSONSchema:
         return with_rule({"type": "string", "maxLength": cls.MAX_LENGTH}, Rule(matches(cls.REGEX), cls.HINT))
+
+
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+@lru_cache(maxsize=1024)
+def _seconds(text: str) -> float:
+    """Kept: a fleet has few different durations, and asks for them at every tick."""
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", text)
+    return sum((float(number) * _UNITS[unit] for number, unit in parts), 0.0)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,10 @@ class PodCondition:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A replica's pod, trimmed to what decisions read."""
+    """A replica's pod, trimmed to what decisions read.
+
+    What follows from it is asked a dozen times per tick, so it is found out once, when the pod has changed.
+    """
 
     key: Key
     uid: str
@@ -90,24 +93,38 @@ class Pod:
     containers: tuple[ContainerStatus, ...] = ()
     init_containers: tuple[ContainerStatus, ...] = ()
 
+    ready: bool = field(init=False, repr=False, compare=False)
+    """Whether the kubelet says the pod may receive traffic."""
+    ready_since: float | None = field(init=False, repr=False, compare=False)
+    """When the pod became ready; None while it is not."""
+    leaving: bool = field(init=False, repr=False, compare=False)
+    """Whether it is on its way out, by Stoker's hand or another's."""
+    terminal: bool = field(init=False, repr=False, compare=False)
+    """Whether it will never run again (Failed, or Succeeded: an engine has no reason to succeed)."""
+    routed: bool = field(init=False, repr=False, compare=False)
+    """Whether the Service sends it requests: labelled, ready and not being deleted."""
+
+    def __post_init__(self) -> None:
+        """Find out what follows from the fields."""
+        condition = self.condition("Ready")
+        ready = condition is not None and condition.status == "True"
+        leaving, terminal = self.draining or self.deleting, self.phase in {"Failed", "Succeeded"}
+        derived = {
+            "ready": ready,
+            "ready_since": condition.since if condition is not None and ready else None,
+            "leaving": leaving,
+            "terminal": terminal,
+            "routed": self.serving and ready and not leaving and not terminal,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)  # frozen, but not finished yet
+
     def condition(self, kind: str) -> PodCondition | None:
         """The pod's condition of this type, None when the kubelet or scheduler has not set it."""
         for condition in self.conditions:  # asked several times per pod and tick: a generator costs thrice
             if condition.type == kind:
                 return condition
         return None
-
-    @property
-    def ready(self) -> bool:
-        """Whether the kubelet says the pod may receive traffic."""
-        condition = self.condition("Ready")
-        return condition is not None and condition.status == "True"
-
-    @property
-    def ready_since(self) -> float | None:
-        """When the pod became ready; None while it is not."""
-        condition = self.condition("Ready")
-        return condition.since if condition is not None and condition.status == "True" else None
 
     @property
     def draining(self) -> bool:
@@ -118,16 +135,6 @@ class Pod:
     def deleting(self) -> bool:
         """Whether the API server has accepted its deletion."""
         return self.deleting_at is not None
-
-    @property
-    def terminal(self) -> bool:
-        """Whether it will never run again (Failed, or Succeeded: an engine has no reason to succeed)."""
-        return self.phase in {"Failed", "Succeeded"}
-
-    @property
-    def leaving(self) -> bool:
-        """Whether it is on its way out, by Stoker's hand or another's."""
-        return self.draining or self.deleting
 
     @property
     def engines(self) -> tuple[ContainerStatus, ...]:
@@ -141,11 +148,6 @@ class Pod:
         A sidecar that a template adds starts long before and says nothing.
         """
         return self.ready or any(c.started for c in self.engines)
-
-    @property
-    def routed(self) -> bool:
-        """Whether the Service sends it requests: labelled, ready and not being deleted."""
-        return self.serving and self.ready and not self.leaving and not self.terminal
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class Want:
     act_on: int
     """What is carried out: differs from ``desired`` in Shadow mode."""
     previous: int | None
+    pods: tuple[Pod, ...]
+    """Its own."""
     memory: Memory = field(default_factory=Memory)
     """What the next tick is to know."""
     recommendation: scaling.Recommendation | None = None
@@ -94,7 +96,8 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     )
     if spec.scaling is None:
         fixed = 1 if spec.replicas is None else spec.replicas
-        return Want(spec, fixed, fixed, previous, Memory(startups=memory.startups, learned=memory.learned))
+        kept = Memory(startups=memory.startups, learned=memory.learned)
+        return Want(spec, fixed, fixed, previous, pods, kept)
     known = learning.standing(memory.standing, spec, memory.learned)
     bounds = schedule.bounds(spec.scaling, snapshot.now)
     stated, section = spec.scaling, bounds.applied(spec.scaling)
@@ -118,7 +121,7 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     if section.mode is ScalingMode.SHADOW:
         held = deployment.status.granted_replicas
         act_on = scaling.initial(stated, (running or None) if held is None else held)
-    return Want(spec, chosen.replicas, act_on, previous, chosen.memory, chosen, measured, faces, bounds)
+    return Want(spec, chosen.replicas, act_on, previous, pods, chosen.memory, chosen, measured, faces, bounds)
 
 
 def _forecast(
@@ -149,7 +152,7 @@ def _grants(
     snapshot: Snapshot, wants: Mapping[Key, Want], *, alone: bool = False
 ) -> dict[Key, capacity.Grant]:
     """What the GPUs allow; nothing if one ModelDeployment breaks it: then each is looked at alone."""
-    pods = {key: _own(snapshot, snapshot.deployments[key]) for key in wants}
+    pods = {key: wanted.pods for key, wanted in wants.items()}
     try:
         return capacity.allocate({k: w.act_on for k, w in wants.items()}, pods, snapshot.now)
     except Exception:
@@ -166,7 +169,7 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
     context = Context(
         deployment=deployment,
         revision=deployment.revision,
-        target=_target(snapshot, deployment, grant),
+        target=_target(deployment, wanted.pods, grant),
         now=snapshot.now,
         drain_timeout=wanted.spec.drain.timeout.seconds,
         metrics=snapshot.metrics,
@@ -191,7 +194,7 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
         memory=replace(wanted.memory, made_room_at=_made_room_at(snapshot.now, steps, remembered)),
         requeue_at=_earliest(
             steps.requeue_at,
-            capacity.review_at(_own(snapshot, deployment), snapshot.now),
+            capacity.review_at(wanted.pods, snapshot.now),
             obstacle.retry_at if obstacle is not None and obstacle.retry_at > snapshot.now else None,
             wanted.bounds.until if wanted.bounds is not None else None,
         ),
@@ -205,10 +208,9 @@ def _made_room_at(now: float, steps: Steps, remembered: Memory) -> float | None:
     return remembered.made_room_at if steps.room_awaited else None
 
 
-def _target(snapshot: Snapshot, deployment: ModelDeployment, grant: capacity.Grant) -> int:
+def _target(deployment: ModelDeployment, pods: Sequence[Pod], grant: capacity.Grant) -> int:
     """How many pods there may be. In a rollout that is short of GPUs, the surge pod is the one that asks."""
-    own = _own(snapshot, deployment)
-    rolling = any(p.revision != deployment.revision and not p.leaving and not p.terminal for p in own)
+    rolling = any(p.revision != deployment.revision and not p.leaving and not p.terminal for p in pods)
     return grant.replicas if rolling and grant.shortage is not None else grant.start_up_to
 
 
@@ -229,7 +231,7 @@ def _decided(
     return Decided(
         deployment=deployment,
         now=snapshot.now,
-        pods=sorted(_own(snapshot, deployment), key=lambda p: p.key),
+        pods=sorted(wanted.pods, key=lambda p: p.key),
         desired=wanted.desired,
         previous=wanted.previous,
         grant=grant,
