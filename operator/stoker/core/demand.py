@@ -112,10 +112,13 @@ class Demand:
 
 
 class _Counted(NamedTuple):
-    """A pod whose readings count, and whether it is routed to: asked once, not once per signal."""
+    """A pod whose readings count, and what was read of it: looked up once, not once per signal."""
 
     pod: Pod
     serves: bool
+    """Whether it is routed to."""
+    known: PodMetrics | None
+    """None: nobody asked for it."""
 
 
 def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: float) -> Demand:
@@ -128,24 +131,25 @@ def measure(metrics: Metrics, pods: Sequence[Pod], now: float, rate_window: floa
         rate_window: Seconds of the engine's rate window.
     """
     metrics = _aged(metrics, now)
-    counted = [_Counted(p, p.routed) for p in pods if not p.deleting and not p.terminal]
-    known = [m.readings for p, _ in counted if (m := metrics.pods.get(p.key))]
-    signals = sorted({signal for readings in known for signal in readings} - FOR_LEARNING)
+    counted = [
+        _Counted(p, p.routed, metrics.pods.get(p.key)) for p in pods if not p.deleting and not p.terminal
+    ]
+    known = [c.known for c in counted if c.known is not None]
+    signals = sorted(set().union(*(m.readings for m in known)) - FOR_LEARNING)
     grace = rate_window + WARM_UP_SECONDS
-    routed = [p for p, serves in counted if serves]
-    totals = {signal: _total(signal, metrics, counted, now, grace) for signal in signals}
+    routed = [c.pod for c in counted if c.serves]
     return Demand(
-        totals=totals,
-        first_token=_first_token(metrics, [p for p, _ in counted], now, grace),
+        totals={signal: _total(signal, metrics.at, counted, now, grace) for signal in signals},
+        first_token=_first_token(metrics, counted, now, grace),
         serving=len(routed),
-        settled=sum(not _warming(p, now, rate_window) for p in routed),
+        settled=sum([not _warming(p, now, rate_window) for p in routed]),
         rate_window=rate_window,
-        in_flight=tuple(_in_flight(m) for p, _ in counted if (m := metrics.pods.get(p.key)) is not None),
+        in_flight=tuple([_in_flight(m) for m in known]),
     )
 
 
 def _in_flight(metrics: PodMetrics) -> InFlight:
-    running, waiting = (metrics.readings.get(s) for s in (Signal.RUNNING, Signal.WAITING))
+    running, waiting = metrics.readings.get(Signal.RUNNING), metrics.readings.get(Signal.WAITING)
     return InFlight(
         running.value if isinstance(running, Fresh) else 0.0,
         waiting.value if isinstance(waiting, Fresh) else 0.0,
@@ -165,61 +169,58 @@ def _aged(metrics: Metrics, now: float) -> Metrics:
     )
 
 
-def _total(signal: Signal, metrics: Metrics, pods: Sequence[_Counted], now: float, grace: float) -> Total:
-    readings = [(p, serves, _reading_of(metrics.pods.get(p.key), signal)) for p, serves in pods]
-    at_least = math.fsum([_lower_bound(r, metrics.at) for _, _, r in readings])
-    serving = [(p, r) for p, serves, r in readings if serves]
-    covered = sum(isinstance(r, Fresh) for _, r in serving)
+def _total(signal: Signal, at: float, pods: Sequence[_Counted], now: float, grace: float) -> Total:
+    readings = [(c, _reading_of(c.known, signal)) for c in pods]
+    at_least = math.fsum([_lower_bound(r, at) for _, r in readings])
+    serving = [(c.pod, r) for c, r in readings if c.serves]
+    fresh = [r.at for _, r in serving if isinstance(r, Fresh)]
+    covered, routed = len(fresh), len(serving)
+    if 0 < covered == routed:  # by far the commonest case
+        return Total(at_least, Fresh(at_least, min(fresh)), covered, routed, routed)
     warming = sum(not isinstance(r, Fresh) and _warming(p, now, grace) for p, r in serving)
-    reading = _combined([(p.key, r) for p, r in serving], at_least)
-    return Total(at_least, reading, covered, len(serving) - warming, len(serving))
+    reading = _incomplete([(p.key, r) for p, r in serving], at_least)
+    return Total(at_least, reading, covered, routed - warming, routed)
 
 
 def _lower_bound(reading: Reading, at: float) -> float:
     """What a reading proves of the present: its value if fresh, or of a window still filling ``at``."""
-    match reading:
-        case Fresh(value):
-            return value
-        case Stale(value, seen) if seen >= at:
-            return value
-    return 0.0
+    if isinstance(reading, Fresh):
+        return reading.value
+    return reading.value if isinstance(reading, Stale) and reading.at >= at else 0.0
 
 
 def _warming(pod: Pod, now: float, grace: float) -> bool:
     return pod.ready_since is not None and now - pod.ready_since < grace
 
 
-def _reading_of(metrics: PodMetrics | None, signal: Signal) -> Reading:
-    if metrics is None:
-        return Missing("the pod was not asked for")
-    return metrics.readings.get(signal, Missing("the engine has no such metric"))
+_NOT_ASKED, _NO_SUCH_METRIC = Missing("the pod was not asked for"), Missing("the engine has no such metric")
 
 
-def _combined(serving: Sequence[tuple[Key, Reading]], at_least: float) -> Reading:
-    """The worst of the readings: Missing before Stale before Fresh; it names one pod as the example."""
+def _reading_of(known: PodMetrics | None, signal: Signal) -> Reading:
+    return _NOT_ASKED if known is None else known.readings.get(signal, _NO_SUCH_METRIC)
+
+
+def _incomplete(serving: Sequence[tuple[Key, Reading]], at_least: float) -> Missing | Stale:
+    """The worst of the readings: Missing before Stale; it names one pod as the example."""
     if not serving:
         return Missing("no replica serves yet")
     ordered = sorted(serving, key=lambda pair: pair[0])
     for key, reading in ordered:
         if isinstance(reading, Missing):
             return Missing(f"{key.name}: {reading.why}")
-    stale = [r.at for _, r in ordered if isinstance(r, Stale)]
-    if stale:
-        return Stale(at_least, min(stale))
-    return Fresh(at_least, min(r.at for _, r in ordered if isinstance(r, Fresh)))
+    return Stale(at_least, min(r.at for _, r in ordered if isinstance(r, Stale)))
 
 
-def _first_token(metrics: Metrics, pods: Sequence[Pod], now: float, grace: float) -> FirstToken:
+def _first_token(metrics: Metrics, pods: Sequence[_Counted], now: float, grace: float) -> FirstToken:
     """p95 over the summed histograms of all pods that answered, and who did."""
-    buckets = {p.key: (metrics.pods.get(p.key) or _NO_METRICS).first_token_buckets for p in pods}
     summed: dict[float, float] = {}
-    for _, known in sorted(buckets.items()):
+    for _, known in sorted([(c.pod.key, c.known.first_token_buckets) for c in pods if c.known is not None]):
         for bound, rate in known:
             summed[bound] = summed.get(bound, 0.0) + rate
-    routed = [p for p in pods if p.routed]
-    silent = [p for p in routed if not buckets[p.key]]
-    expected = len(routed) - sum(_warming(p, now, grace) for p in silent)
-    covered = len(routed) - len(silent)
+    silent = [c.pod for c in pods if c.serves and (c.known is None or not c.known.first_token_buckets)]
+    routed = sum([c.serves for c in pods])
+    expected = routed - sum([_warming(p, now, grace) for p in silent])
+    covered = routed - len(silent)
     value = histogram_quantile(FIRST_TOKEN_QUANTILE, sorted(summed.items()))
     return FirstToken(value, covered, expected, _why_silent(metrics, silent) if covered < expected else "")
 
@@ -228,9 +229,6 @@ def _why_silent(metrics: Metrics, silent: Sequence[Pod]) -> str:
     if metrics.first_token_failure is not None:
         return f"Prometheus: {metrics.first_token_failure}"
     return f"{min(p.key for p in silent).name}: no histogram of the time to first token"
-
-
-_NO_METRICS = PodMetrics({})
 
 
 def histogram_quantile(q: float, buckets: Sequence[tuple[float, float]]) -> float | None:
