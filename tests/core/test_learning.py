@@ -101,6 +101,19 @@ class TestLearning:
             capacity(COSTS, mix_of(MODEL, LONG), OBJECTIVE, 256).in_flight, rel=0.3
         )
 
+    def test_the_first_request_of_a_fleet_is_not_taken_for_its_mix(self):
+        # rates over a minute of one prompt, and of the few tokens that were generated for it by now
+        fleet = Fleet(4)
+        prior = fleet.capacity.concurrent_requests
+        begun = readings(
+            generated_tokens=2.0, prompt_tokens=60.0, inter_token_latency=0.02, cache_usage=0.003, running=1.0
+        )
+
+        fleet.look({fleet.pods[0]: begun})
+
+        assert fleet.learned.samples == 1
+        assert fleet.capacity.concurrent_requests == pytest.approx(prior, rel=0.2)
+
     def test_a_faster_driver_is_followed_by_a_fleet_that_agrees_on_it(self):
         fleet = taught()
         faster = slower(COSTS, 0.5)

@@ -162,9 +162,7 @@ def _mixed(learned: Learned, samples: Sequence[Sample], elapsed: float) -> Mix:
     prompt, cache = (
         math.fsum(values) for values in zip(*((s.prompt, s.cache) for s in samples), strict=True)
     )
-    share = 1.0
-    if learned.window is not None:
-        share = (1 - 0.5 ** (elapsed / MIX_HALF_LIFE)) * min(1.0, sequences / MANY_SEQUENCES)
+    share = (1 - 0.5 ** (elapsed / MIX_HALF_LIFE)) * min(1.0, sequences / MANY_SEQUENCES)
     before = learned.mix
     return Mix(
         before.prompt + share * (prompt / generated - before.prompt),
