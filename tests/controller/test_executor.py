@@ -95,6 +95,25 @@ async def test_status_is_published_without_empty_fields(plan):
     assert kube.status["readyReplicas"] == 0
 
 
+async def test_a_status_that_comes_back_before_the_answer_wakes_nobody(plan):
+    """The watch is often the quicker one, and each wake-up is a decision."""
+    woken = []
+
+    class Watched(Kube):
+        async def _do(self, verb, answer):
+            if verb == "status":
+                woken.append(store.put("ModelDeployment", answer))
+            return await super()._do(verb, answer)
+
+    acting, store, _ = executor(Watched())
+    metadata = {"namespace": plan.key.namespace, "name": plan.key.name, "uid": plan.uid, "generation": 1}
+    store.put("ModelDeployment", {"metadata": metadata, "spec": {}})
+    await acting.execute(plan)
+
+    assert woken == [None]
+    assert store.deployments[plan.key].status == plan.status
+
+
 async def test_status_is_published_also_when_acting_failed(plan):
     kube = Kube(create=Transient("refused"))
 

@@ -104,6 +104,19 @@ class TestMeasuring:
         assert set(Signal) <= set(asked)
         assert FIRST_TOKEN not in asked
 
+    async def test_those_whose_demand_grew_come_first(self, world):
+        names = [f"m{n}" for n in range(4)]
+        for name in names:
+            world.store.put("ModelDeployment", scaled(name))
+        held = {"m0": 4.0, "m1": 4.0, "m2": 4.0, "m3": 4.0}
+        for held["m2"] in (4.0, 50.0):
+            world.prometheus.answer = Samples(
+                tuple(Sample({"namespace": NAMESPACE, "inference_pool": n}, v, NOW) for n, v in held.items())
+            )
+            order = [key.name for key in await world.gatherer.measure()]
+
+        assert order == ["m2", "m0", "m1", "m3"]
+
     async def test_latencies_are_asked_for_only_where_a_target_needs_them(self, world):
         world.store.put("ModelDeployment", scaled(targets={"timeToFirstToken": "2s"}))
         await world.gatherer.measure()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stoker.api.v1alpha1 import ModelDeploymentStatus
 from stoker.controller.store import TOMBSTONE_SECONDS, Store
 from stoker.core.readings import Key
 from tests.factories import KEY, manifest
@@ -64,6 +65,50 @@ def test_an_echo_wakes_nobody(store):
     store.put("Pod", pod(5, phase="Running"))
 
     assert store.put("Pod", pod(6, phase="Running")) is None
+
+
+def test_the_same_version_is_taken_in_once(store):
+    store.put("Pod", pod(5, phase="Running"))
+    store.mark_deleting("p1", 7.0)
+
+    assert store.put("Pod", pod(5, phase="Running")) is None
+    assert store.pods(KEY)[0].deleting_at == 7.0, "a late event must not undo what Stoker has done since"
+
+
+class TestStatus:
+    """A status in the watch: Stoker's own wakes nobody, anybody else's does."""
+
+    def written(self, version: int, desired: int, generation: int = 1) -> dict[str, Any]:
+        obj = manifest(generation=generation)
+        obj["metadata"]["resourceVersion"] = str(version)
+        return obj | {"status": {"desiredReplicas": desired}}
+
+    @pytest.fixture
+    def store(self, store: Store) -> Store:
+        store.put("ModelDeployment", self.written(1, 1))
+        store.expect(KEY, ModelDeploymentStatus(desired_replicas=2))
+        return store
+
+    def test_the_expected_one_is_kept_and_wakes_nobody(self, store):
+        assert store.put("ModelDeployment", self.written(2, 2)) is None
+        assert store.deployments[KEY].status.desired_replicas == 2
+
+    def test_another_one_is_looked_at(self, store):
+        assert store.put("ModelDeployment", self.written(2, 3)) == KEY
+
+    def test_a_spec_that_changed_with_it_is_looked_at(self, store):
+        assert store.put("ModelDeployment", self.written(2, 2, generation=2)) == KEY
+
+    def test_one_that_is_going_is_looked_at(self, store):
+        going = self.written(2, 2)
+        going["metadata"]["deletionTimestamp"] = "2027-01-15T07:59:00Z"
+
+        assert store.put("ModelDeployment", going) == KEY
+
+    def test_a_namesake_is_looked_at(self, store):
+        store.remove("uid-llama")
+
+        assert store.put("ModelDeployment", manifest(uid="new") | {"status": {"desiredReplicas": 2}}) == KEY
 
 
 def test_what_is_gone_does_not_come_back_through_a_late_answer(store):

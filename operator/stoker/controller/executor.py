@@ -248,6 +248,7 @@ class Executor:
         self._store.put(action.manifest["kind"], applied)
 
     async def _put_status(self, key: Key, uid: str, status: ModelDeploymentStatus) -> None:
+        self._store.expect(key, status)
         body = status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
         written = await self._kube.apply_status(
             meta.API_VERSION, meta.KIND, key.namespace, key.name, uid, body, meta.FIELD_MANAGER_STATUS

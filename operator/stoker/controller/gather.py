@@ -4,6 +4,7 @@ Rules of this module:
 
 * Prometheus is asked once per signal for the whole fleet, on the scaling interval. Only the users' own
   queries are asked one by one, beside the others and with a client of their own.
+* What takes computing is done in a thread: probes are answered meanwhile.
 * Only draining engines are asked directly; they alone are about to be deleted on their own word.
 * A source that fails yields readings that say so; it never raises into the loop.
 """
@@ -18,7 +19,7 @@ from typing import Protocol
 from stoker.clients.engine import Endpoint
 from stoker.controller.queries import Queries
 from stoker.controller.store import Store
-from stoker.core import gateway, signals
+from stoker.core import gateway, signals, urgency
 from stoker.core.observed import ModelDeployment, Pod
 from stoker.core.readings import EngineLoad, Fresh, Key, MetricNames, Metrics, Reading, Signal
 from stoker.core.signals import Answer, LatencyScope
@@ -67,6 +68,7 @@ class Gatherer:
         asker = users or prometheus
         self._queries = Queries(asker, clock) if asker is not None else None
         self._metrics = Metrics(at=clock(), failure="Prometheus has not been asked yet", pending=True)
+        self._in_flight: Mapping[Key, float] = {}
         self.loads: dict[str, EngineLoad] = {}
 
     def metrics(self) -> Metrics:
@@ -77,7 +79,7 @@ class Gatherer:
         return Metrics(at=self._clock(), failure=f"Prometheus was last asked {age:.0f} s ago", pending=True)
 
     async def measure(self) -> list[Key]:
-        """Ask Prometheus about the fleet; the ModelDeployments whose decision depends on the answer."""
+        """Ask Prometheus about the fleet; those whose decision depends on it, the urgent ones first."""
         scaled = [d for d in self._store.deployments.values() if _scaled(d)]
         if not scaled:
             return []
@@ -90,15 +92,25 @@ class Gatherer:
         answers, _ = await asyncio.gather(
             self._prometheus.query_all(asked), self._queries.round(_own_queries(scaled))
         )
-        self._metrics = self._gathered(answers, scaled)
-        return [d.key for d in scaled]
+        pods = {d.key: [p.key for p in self._store.pods(d.key)] for d in scaled}
+        self._metrics, in_flight = await asyncio.to_thread(self._gathered, answers, scaled, pods)
+        urgent_first = urgency.by_growth(self._in_flight, in_flight)
+        self._in_flight = in_flight
+        return urgent_first
 
-    def _gathered(self, answers: Mapping[str, Answer], scaled: Sequence[ModelDeployment]) -> Metrics:
+    def _gathered(
+        self,
+        answers: Mapping[str, Answer],
+        scaled: Sequence[ModelDeployment],
+        pods: Mapping[Key, Sequence[Key]],
+    ) -> tuple[Metrics, Mapping[Key, float]]:
+        """The readings, and the requests in flight of each ModelDeployment. Runs in a thread."""
         now = self._clock()
         of_pods = {name: answer for name, answer in answers.items() if name != gateway.NAME}
-        pods = [(p.key, d.metrics) for d in scaled if d.metrics for p in self._store.pods(d.key)]
-        found = signals.gathered(of_pods, pods, now, self._stale_after)
-        return replace(found, held=gateway.held(answers.get(gateway.NAME), _fleets(scaled), now))
+        named = [(pod, d.metrics) for d in scaled if d.metrics for pod in pods[d.key]]
+        found = signals.gathered(of_pods, named, now, self._stale_after)
+        found = replace(found, held=gateway.held(answers.get(gateway.NAME), _fleets(scaled), now))
+        return found, {d.key: urgency.in_flight(found, d.key, pods[d.key]) for d in scaled}
 
     async def poll_draining(self) -> list[Key]:
         """Ask the draining engines for their requests; the ModelDeployments that have any."""

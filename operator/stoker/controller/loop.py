@@ -2,8 +2,9 @@
 
 Rules of this module:
 
-* Deciding takes no await: one snapshot, one pure call for the dirty ModelDeployments. Of very many some go
-  first, so that requests and probes are answered in between.
+* Deciding takes no await: one snapshot, one pure call for the dirty ModelDeployments. Of many some go first,
+  in the order in which they became dirty, and what was decided for them is under way while the next are
+  decided. Those whose demand has grown are dirty first.
 * Acting runs beside the loop, a bounded number of plans at once, and never two for one key.
 * A thousand refreshed statuses must not stand between a decision and its pod. Few plans that only publish are
   under way at once; what finds no room is dropped and decided anew when there is some, for a key whose plan
@@ -39,8 +40,8 @@ from stoker.core.reconcile import reconcile
 DEBOUNCE_SECONDS = 0.05
 """A burst of events (a pod's status moves several times within milliseconds) is one tick."""
 
-MOST_PER_TICK = 500
-"""ModelDeployments decided at once: about a quarter of a second in which the loop does nothing else."""
+MOST_PER_TICK = 100
+"""ModelDeployments decided at once: some 40 ms in which the loop does nothing else."""
 
 PUBLISHING_SHARE = 4
 """One slot in so many may carry plans that only publish."""

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from stoker.api import meta
+from stoker.api.v1alpha1 import ModelDeploymentStatus
 from stoker.core.observed import ModelDeployment, OwnedObject, Pod
 from stoker.core.parse import deployment_from, owned_from, pod_from
 from stoker.core.readings import Key
@@ -44,6 +45,7 @@ class Store:
         self._versions: dict[str, int] = {}
         self._where: dict[str, tuple[str, Key]] = {}
         self._tombstones: dict[str, tuple[float, float]] = {}
+        self._expected: dict[Key, ModelDeploymentStatus] = {}
 
     # --- Reading ---------------------------------------------------------------------------------
 
@@ -75,6 +77,10 @@ class Store:
 
     # --- Writing ---------------------------------------------------------------------------------
 
+    def expect(self, deployment: Key, status: ModelDeploymentStatus) -> None:
+        """Stoker is about to write this status: who brings it back, watch or answer, wakes nobody."""
+        self._expected[deployment] = status
+
     def put(self, kind: str, obj: Object) -> Key | None:
         """Take in an object; the ModelDeployment to look at again, or None if nothing of interest changed."""
         metadata = obj["metadata"]
@@ -82,6 +88,8 @@ class Store:
         version = _version(metadata)
         if version < self._versions.get(uid, 0) or version <= self._buried_at(uid):
             return None
+        if 0 < version == self._versions.get(uid):
+            return None  # the very same: an event and the answer to a write bring it twice
         self._tombstones.pop(uid, None)
         changed = self._take_in(kind, obj)
         if changed is not None:
@@ -118,6 +126,7 @@ class Store:
                 del self.services[key]
         elif self.deployments.get(key) is not None and self.deployments[key].uid == uid:
             del self.deployments[key]
+            self._expected.pop(key, None)
         return key
 
     def _take_in(self, kind: str, obj: Object) -> tuple[Key, bool] | None:
@@ -131,6 +140,8 @@ class Store:
         known = self.deployments.get(key)
         record = deployment_from(obj, known)
         self.deployments[key] = record
+        if known is not None and self._expected.get(key) == record.status:
+            known = replace(known, status=record.status)
         return key, record != known
 
     def _take_in_pod(self, obj: Object) -> tuple[Key, bool] | None:
