@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from stoker.api import meta
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import Forecast as ForecastMode
-from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, ScalingMode
+from stoker.api.v1alpha1 import ModelDeploymentSpec, ModelDeploymentStatus, Scaling, ScalingMode
 from stoker.core import capacity, demand, learning, offered, outside, scaling, schedule, startup, status
 from stoker.core.demand import Demand
 from stoker.core.faces import Face, faces_of
@@ -53,6 +54,10 @@ class Want:
     faces: tuple[Face, ...] = ()
     bounds: Bounds | None = None
     """None while the number is fixed."""
+
+
+_NOTHING = Memory()
+"""What is remembered of a ModelDeployment that is decided for the first time."""
 
 
 def reconcile(snapshot: Snapshot, keys: Iterable[Key] | None = None) -> dict[Key, Plan]:
@@ -88,17 +93,13 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     """How many replicas one ModelDeployment asks for."""
     previous = deployment.status.desired_replicas
     pods = _own(snapshot, deployment)
-    memory = snapshot.memory.get(deployment.key, Memory())
-    memory = replace(
-        memory,
-        startups=startup.remember(memory.startups, deployment.status.startup, pods),
-        learned=learning.learn(memory.learned, deployment, pods, snapshot.metrics, snapshot.now),
-    )
+    before = snapshot.memory.get(deployment.key, _NOTHING)
+    startups = startup.remember(before.startups, deployment.status.startup, pods)
+    learned = learning.learn(before.learned, deployment, pods, snapshot.metrics, snapshot.now)
     if spec.scaling is None:
         fixed = 1 if spec.replicas is None else spec.replicas
-        kept = Memory(startups=memory.startups, learned=memory.learned)
-        return Want(spec, fixed, fixed, previous, pods, kept)
-    known = learning.standing(memory.standing, spec, memory.learned)
+        return Want(spec, fixed, fixed, previous, pods, Memory(startups=startups, learned=learned))
+    known = learning.standing(before.standing, spec, learned)
     bounds = schedule.bounds(spec.scaling, snapshot.now)
     stated, section = spec.scaling, bounds.applied(spec.scaling)
     spec = spec if section is stated else spec.model_copy(update={"scaling": section})
@@ -106,17 +107,21 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     current = scaling.initial(section, running or None) if previous is None else previous
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
-    inside = faces_of(spec, measured, current, known.capacity, memory.traffic)
-    traffic = offered.remembered(measured, memory.traffic, known.capacity, snapshot.now)
-    memory = replace(memory, traffic=traffic, standing=known)
+    inside = faces_of(spec, measured, current, known.capacity, before.traffic)
+    traffic = offered.remembered(measured, before.traffic, known.capacity, snapshot.now)
     faces = outside.added(inside, section.signals, snapshot.metrics, deployment.key, measured, snapshot.now)
-    outlook, ahead = _forecast(snapshot, deployment, spec, memory, measured, faces)
-    memory, faces = replace(memory, outlook=outlook), (*faces, *ahead)
+    ready = startup.time_to_ready(startups, spec.accelerators[0].name)
+    outlook, ahead = _forecast(snapshot, deployment, section, ready, measured, faces)
+    faces = (*faces, *ahead)
+    memory = replace(
+        before, startups=startups, learned=learned, standing=known, traffic=traffic, outlook=outlook
+    )
     chosen = scaling.recommend(section, faces, memory, current, snapshot.now)
     if previous is None:
         chosen = scaling.first(section, chosen)
     limited_by, message = bounds.named(chosen.limited_by, chosen.message)
-    chosen = replace(chosen, limited_by=limited_by, message=message)
+    if limited_by != chosen.limited_by:
+        chosen = replace(chosen, limited_by=limited_by, message=message)
     act_on = chosen.replicas
     if section.mode is ScalingMode.SHADOW:
         held = deployment.status.granted_replicas
@@ -127,20 +132,18 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
 def _forecast(
     snapshot: Snapshot,
     deployment: ModelDeployment,
-    spec: ModelDeploymentSpec,
-    memory: Memory,
+    section: Scaling,
+    ready: float,
     measured: Demand,
     faces: Sequence[Face],
 ) -> tuple[Outlook | None, tuple[Face, ...]]:
     """What is expected, and what it asks for beyond the other faces."""
-    assert spec.scaling is not None  # noqa: S101 - the caller's contract
-    if spec.scaling.forecast is ForecastMode.DISABLED:
+    if section.forecast is ForecastMode.DISABLED:
         return None, ()
-    ready = startup.time_to_ready(memory.startups, spec.accelerators[0].name)
-    ahead = Ahead(ready, measured.rate_window, spec.scaling.windows.up.seconds)
-    known = snapshot.history.get(deployment.key)
+    ahead = Ahead(ready, measured.rate_window, section.windows.up.seconds)
+    known, before = snapshot.history.get(deployment.key), snapshot.memory.get(deployment.key, _NOTHING)
     why = snapshot.why_no_history if known is None else ""
-    found = forecast(memory.outlook, measured, faces, ahead, known, why_no_history=why, now=snapshot.now)
+    found = forecast(before.outlook, measured, faces, ahead, known, why_no_history=why, now=snapshot.now)
     return found.outlook, (found.face,) if found.face is not None else ()
 
 
@@ -165,7 +168,7 @@ def _grants(
 
 
 def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: capacity.Grant) -> Plan:
-    remembered = snapshot.memory.get(deployment.key, Memory())
+    remembered = snapshot.memory.get(deployment.key, _NOTHING)
     context = Context(
         deployment=deployment,
         revision=deployment.revision,
@@ -184,14 +187,16 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
     actions: Sequence[Action] = (*_objects(snapshot, deployment), *steps.actions)
     if obstacle is not None and snapshot.now < obstacle.retry_at:
         actions = [a for a in actions if not isinstance(a, CreatePod | Apply)]
-    changed = published != deployment.status
+    changed = published is not deployment.status and published != deployment.status
+    made_room_at = _made_room_at(snapshot.now, steps, remembered)
+    memory = wanted.memory
     return Plan(
         key=deployment.key,
         uid=deployment.uid,
         actions=tuple(actions),
         status=published if changed else None,
         events=(*steps.events, *(status.transitions(deployment.status, published) if changed else ())),
-        memory=replace(wanted.memory, made_room_at=_made_room_at(snapshot.now, steps, remembered)),
+        memory=memory if memory.made_room_at == made_room_at else replace(memory, made_room_at=made_room_at),
         requeue_at=_earliest(
             steps.requeue_at,
             capacity.review_at(wanted.pods, snapshot.now),
@@ -231,7 +236,7 @@ def _decided(
     return Decided(
         deployment=deployment,
         now=snapshot.now,
-        pods=sorted(wanted.pods, key=lambda p: p.key),
+        pods=sorted(wanted.pods, key=attrgetter("key")),
         desired=wanted.desired,
         previous=wanted.previous,
         grant=grant,

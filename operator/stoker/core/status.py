@@ -252,21 +252,7 @@ def _settled(
         return before
     if before.scaling is None or after.scaling is None:
         return after
-    same = after.model_copy(
-        update={
-            "tokens_per_second": before.tokens_per_second,
-            "capacity": before.capacity,
-            "scaling": after.scaling.model_copy(
-                update={
-                    "demand": before.scaling.demand,
-                    "demand_observed_at": before.scaling.demand_observed_at,
-                    "forecast": before.scaling.forecast,
-                }
-            ),
-            "conditions": _messages_kept(before.conditions, after.conditions),
-        }
-    )
-    if same != before:
+    if _prompt(before) != _prompt(after):
         return after
     drifted = _drifting(before) != _drifting(after)
     published = before.scaling.demand_observed_at
@@ -277,12 +263,24 @@ def _settled(
     return after if drifted and (turned or not young) else before
 
 
-def _messages_kept(before: Sequence[Condition], after: Sequence[Condition]) -> tuple[Condition, ...]:
-    """The new conditions with the published messages: a message alone may wait for the refresh."""
-    if after == before:
-        return tuple(after)
-    published = {c.type: c.message for c in before}
-    return tuple(c.model_copy(update={"message": published.get(c.type, c.message)}) for c in after)
+_DRIFTS = frozenset({"tokens_per_second", "capacity", "scaling", "conditions"})
+"""Fields of a status that hold what may wait for the refresh."""
+
+_SCALING_DRIFTS = frozenset({"demand", "demand_observed_at", "forecast"})
+"""Likewise of its scaling section."""
+
+
+def _prompt(status: ModelDeploymentStatus) -> tuple[object, ...]:
+    """What is published at once: all but the numbers that drift, and messages that tell of nothing else."""
+    assert status.scaling is not None  # noqa: S101 - the caller has looked
+    return (
+        {name: value for name, value in vars(status).items() if name not in _DRIFTS},
+        {name: value for name, value in vars(status.scaling).items() if name not in _SCALING_DRIFTS},
+        [
+            (c.type, c.status, c.reason, c.observed_generation, c.last_transition_time)
+            for c in status.conditions
+        ],
+    )
 
 
 def _drifting(status: ModelDeploymentStatus) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from stoker.api.conditions import ConditionType, Reason, find, ready_condition, set_condition
@@ -76,6 +76,12 @@ class Decided:
     """How long replicas take to serve."""
     fleet_size: int = 1
     """ModelDeployments in all."""
+    serving: int = field(init=False)
+    """Replicas that the Service routes to."""
+
+    def __post_init__(self) -> None:
+        """Count what every condition asks for."""
+        object.__setattr__(self, "serving", sum([p.routed for p in self.pods]))
 
     @property
     def scaling(self) -> Scaling | None:
@@ -88,11 +94,6 @@ class Decided:
         if self.bounds is not None:
             return self.bounds.least
         return self.scaling.min_replicas if self.scaling is not None else None
-
-    @property
-    def serving(self) -> int:
-        """Replicas that the Service routes to."""
-        return sum(p.routed for p in self.pods)
 
 
 def moment(at: float) -> datetime:
