@@ -82,6 +82,15 @@ class TestTargets:
         assert [f.target for f in found] == [80.0, 1.0, 40.0]
         assert "0.8 of 50 learned" in found[-1].message
 
+    def test_a_replica_that_is_overrun_counts_as_half_a_one_more_where_that_is_learned(self):
+        overrun = {pod(0): load(250), pod(1): load(20)}
+
+        learned = faces(overrun, capacity=LEARNED)[-1]
+        stated = faces(overrun, capacity=LEARNED, targets={"concurrentRequests": 40})[-1]
+
+        assert (learned.value, learned.replicas) == (1.5 * 40 + 20, 2)
+        assert (stated.value, stated.replicas) == (270, 7)
+
     def test_a_stated_number_of_requests_stands_for_the_learned_one(self):
         found = faces({pod(0): load(41)}, capacity=LEARNED, targets={"concurrentRequests": 10})
 

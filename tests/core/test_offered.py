@@ -78,6 +78,9 @@ class TestRequests:
     def test_a_queue_counts_as_one_replica_at_most(self):
         assert requests(demand(load(40, waiting=9000), load(30)), Traffic(), 50.0) == 40 + 50 + 30
 
+    def test_a_batch_that_is_too_large_counts_as_far_as_it_is_told(self):
+        assert requests(demand(load(256, waiting=9), load(30)), Traffic(), 50.0, most=75.0) == 75 + 30
+
     def test_what_comes_on_top_will_be_in_flight_for_as_long_as_a_request_stays(self):
         found = requests(demand(load(40, waiting=100)), REQUESTS, 50.0)
 

@@ -173,20 +173,21 @@ def _in_flight(
         alone: No other face counts: then even a guess does.
     """
     if targets.concurrent_requests is not None:
-        return _requests("concurrentRequests", float(targets.concurrent_requests), "", demand, traffic)
+        stated = float(targets.concurrent_requests)
+        return _requests("concurrentRequests", stated, "", demand, traffic, math.inf)
+    held, share = capacity.concurrent_requests, targets.utilization
     if capacity.samples:
-        held, share = capacity.concurrent_requests, targets.utilization
-        measure = f" ({share:.3g} of {shown(held)} learned)"
-        return _unasked(_requests("concurrentRequests (learned)", held * share, measure, demand, traffic))
+        target, measure = held * share, f" ({share:.3g} of {shown(held)} learned)"
+        most = offered.OVERFULL * target
+        return _unasked(_requests("concurrentRequests (learned)", target, measure, demand, traffic, most))
     if not alone:
         return None
-    held = capacity.concurrent_requests
-    return _requests("concurrentRequests (default)", held, " by default", demand, traffic)
+    return _requests("concurrentRequests (default)", held, " by default", demand, traffic, math.inf)
 
 
-def _requests(name: str, target: float, measure: str, demand: Demand, traffic: Traffic) -> Face:
+def _requests(name: str, target: float, measure: str, demand: Demand, traffic: Traffic, most: float) -> Face:
     totals = _in_flight_totals(demand)
-    face = _face(name, "requests", target, totals, lambda _: offered.requests(demand, traffic, target))
+    face = _face(name, "requests", target, totals, lambda _: offered.requests(demand, traffic, target, most))
     if face.value is None:
         return face
     message = f"{shown(face.value)} requests at {shown(target)} per replica{measure} needs {face.replicas}"

@@ -3,8 +3,9 @@
 Rules of this module:
 
 * Offered is what is served and what comes on top of the requests in flight: saturated replicas hide nothing.
-* A queue in an engine can be worked off by that engine alone, however many others are started. So it keeps
-  one replica busy and counts as one more at most; what arrives meanwhile is told by the growth.
+* A queue in an engine can be worked off by that engine alone, however many others are started, and so can a
+  batch that is too large. So it keeps one replica busy and counts as one more at most; what arrives meanwhile
+  is told by the growth.
 * Whatever is not known adds nothing. An incomplete total is a lower bound here as everywhere.
 """
 
@@ -24,6 +25,10 @@ BACKLOG_SECONDS = 60.0
 HEADROOM_DEVIATIONS = 2.0
 """Standard deviations of the load that are kept free above it: one lost attainment on rising traffic, three
 cost more after a shift of the mix (docs/designs/0005-offered-demand.md)."""
+
+OVERFULL = 1.5
+"""Where what a replica can hold is learned, its requests count as so many times that at most: all of them
+made a fleet of four that was overrun for a minute ask for seventeen, when eight were enough."""
 
 RUNNING_LEFT = 0.5
 """Share of a request's work that one in the batch has before it in the mean."""
@@ -69,15 +74,16 @@ def work(demand: Demand, traffic: Traffic, capacity: ReplicaCapacity) -> Offered
     return OfferedWork(served, unserved, spare)
 
 
-def requests(demand: Demand, traffic: Traffic, per_replica: float) -> float:
+def requests(demand: Demand, traffic: Traffic, per_replica: float, most: float = math.inf) -> float:
     """Requests in flight that the fleet would hold if nothing had to wait for a replica.
 
     Args:
         demand: From ``measure``; the running requests are known of some replica.
         traffic: What the traffic has been like.
         per_replica: Requests that one replica is to hold.
+        most: Requests of one replica that count; all of its batch by default.
     """
-    held = math.fsum(running + min(waiting, per_replica) for running, waiting in demand.in_flight)
+    held = math.fsum(min(most, running + min(waiting, per_replica)) for running, waiting in demand.in_flight)
     coming = _growth(demand, traffic)
     return held + (traffic.stay or 0.0) * max(0.0, coming.running + coming.waiting)
 

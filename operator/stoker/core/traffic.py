@@ -176,9 +176,7 @@ def _requests(traffic: Traffic, last: Seen, seconds: float) -> Traffic:
     fade = 0.5 ** (seconds / REQUEST_HALF_LIFE)
     done = last.finished * seconds
     work, requests = (last.work or 0.0) * seconds, done
-    traffic = replace(
-        traffic, work=traffic.work * fade + work, requests=traffic.requests * fade + requests
-    )
+    traffic = replace(traffic, work=traffic.work * fade + work, requests=traffic.requests * fade + requests)
     if last.waiting > 0:
         return traffic
     fade = fade if done else 1.0
