@@ -48,7 +48,7 @@ shell: testbed ## A shell with kubectl on a fresh control plane with GPU nodes a
 
 .PHONY: test
 test: testbed ## Run every test, those on the real control plane included
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadscope $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(STAMP) ## Run the tests that need no control plane

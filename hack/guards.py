@@ -160,7 +160,7 @@ class Copy:
         report.unlink(missing_ok=True)
         options = ["--quiet", "-p", "no:cacheprovider", "-p", "hack.guards_plugin"]
         options += [f"--basetemp={self.root.parent / 'run'}", "--numprocesses", str(self._workers)]
-        command = [sys.executable, "-m", "pytest", *options, "--dist", "loadgroup", *tests]
+        command = [sys.executable, "-m", "pytest", *options, "--dist", "loadscope", *tests]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             environment = self._environment(report)
@@ -205,14 +205,9 @@ def _ended(facts: Sequence[Mapping[str, Any]]) -> dict[str, Ended]:
     """The last word on each test; an assertion that failed is not undone by trouble in the teardown."""
     found: dict[str, Ended] = {}
     for fact in facts:
-        if "test" in fact and found.get(_id(fact), Ended("", "")).outcome != "caught":
-            found[_id(fact)] = Ended(fact["outcome"], fact["why"])
+        if "test" in fact and found.get(fact["test"], Ended("", "")).outcome != "caught":
+            found[fact["test"]] = Ended(fact["outcome"], fact["why"])
     return found
-
-
-def _id(fact: Mapping[str, Any]) -> str:
-    """A test's id without the group that pytest-xdist appends."""
-    return str(fact["test"]).partition("@")[0]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Fixtures that any test may use, and how thorough properties are.
+"""Fixtures that any test may use, how thorough properties are, and which tests share a worker.
 
 `make test` tries every property with `whole`, `make test-fast` with `fast`: fewer examples, the first ones of
 the same sequence. Either way the examples are those of the run before, and no example is too slow: how long
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile(
     "whole",
@@ -27,3 +28,31 @@ settings.load_profile("whole")
 def repository() -> Path:
     """The root of the source tree."""
     return Path(__file__).parent.parent
+
+
+class Together(LoadScopeScheduling):
+    """Gives each test to whichever worker is free, and those of some files to one worker, all of them."""
+
+    FILES = frozenset(
+        {
+            "tests/backtest/test_real_prometheus.py",
+            "tests/cluster/test_install.py",
+            "tests/cluster/test_operator_apiserver.py",
+            "tests/cluster/test_plane.py",
+        }
+    )
+    """They start a plane or a Prometheus for themselves: each worker that ran one would start another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """What is given to a worker as a whole: a file, or a test."""
+        file = nodeid.partition("::")[0]
+        return file if file in self.FILES else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Together | None:
+    """Make `--dist loadscope` know what belongs together.
+
+    xdist has marks for that, which are without effect since pytest 9.2 (pytest-xdist issue 1386).
+    """
+    return Together(config) if config.getvalue("dist") == "loadscope" else None

@@ -21,7 +21,7 @@ from tests.backtest.made_up import REVISION, Past, Replica, prometheus_with, wav
 from tests.docs.markdown import ROOT, blocks, commands
 from tests.factories import deployment, vllm
 
-pytestmark = [pytest.mark.built, pytest.mark.xdist_group("backtest")]
+pytestmark = pytest.mark.built
 
 HOUR, DAY = 3600.0, 86_400.0
 START = 485_784 * HOUR

@@ -74,9 +74,8 @@ def shell(tmp_path: Path, repository: Path) -> Iterator[Shell]:
     opened.kill()
 
 
-@pytest.mark.timeout(
-    900
-)  # windows, a rollout that has to be stuck for a minute, and a machine that is shared
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # windows, a rollout that is stuck for a minute, and a machine that is shared
 def test_the_tutorial(shell: Shell, repository: Path):
     steps = list(commands((repository / PAGE).read_text()))
     assert [step.text for step in steps[:3]] == ARRIVAL

@@ -26,15 +26,25 @@ def test_half():
 def test_error():
     limits.missing
 """
-LIST = """
+ENTRY = """
 [[guard]]
-name = "the-limit"
+name = "{name}"
 why = "Nobody may have more."
 file = "operator/stoker/limits.py"
-text = "min(n, 9)"
+text = "{text}"
 without = "{without}"
 tests = ["tests/test_limits.py::{test}"]
 """
+PROVES_NOTHING = {
+    # What is wrong: the text, what stands there without it, the test, and what is said of it.
+    "harmless": ("min(n, 9)", "min(n, 9.0)", "test_limit", "1 of 1 passed"),
+    "another-test": ("min(n, 9)", "n", "test_half", "1 of 1 passed"),
+    "an-error": ("min(n, 9)", "n.nothing", "test_limit", "1 of 1 otherwise AttributeError"),
+    "failing-anyway": ("min(n, 9)", "n", "test_error", "fails with the guard: 1 of 1 otherwise Attribute"),
+    "no-python": ("min(n, 9)", "min(n, ", "test_limit", "is no Python without it"),
+    "no-change": ("min(n, 9)", "min(n, 9)", "test_limit", "text and without are the same"),
+    "no-such-text": ("min(9, n)", "n", "test_limit", "limits.py has this 0 times, not once"),
+}
 
 
 # --- The list ------------------------------------------------------------------------------------
@@ -92,14 +102,11 @@ def tree(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return root
 
 
-def run(tree: Path, without: str, test: str = "test_limit") -> int:
-    (tree / "tests" / "guards.toml").write_text(LIST.format(without=without, test=test))
-    return guards.main([], source=tree)
-
-
 @pytest.mark.slow
 def test_a_guard_whose_removal_fails_its_test_is_noticed(tree: Path, capsys: pytest.CaptureFixture[str]):
-    assert run(tree, without="n") == 0
+    entry = ENTRY.format(name="the-limit", text="min(n, 9)", without="n", test="test_limit")
+    (tree / "tests" / "guards.toml").write_text(entry)
+    assert guards.main([], source=tree) == 0
     said = capsys.readouterr().out
     assert "noticed: the-limit: AssertionError: assert 100 == 9" in said
     assert "1 of 1 guards are noticed when they are gone" in said
@@ -107,31 +114,26 @@ def test_a_guard_whose_removal_fails_its_test_is_noticed(tree: Path, capsys: pyt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("without", "test", "says"),
-    [
-        ("min(n, 9.0)", "test_limit", "1 of 1 passed"),
-        ("n", "test_half", "1 of 1 passed"),
-        ("n.nothing", "test_limit", "1 of 1 otherwise AttributeError"),
-        ("n", "test_error", "test_error fails with the guard: 1 of 1 otherwise AttributeError"),
-        ("n", "test_gone", "test_gone fails with the guard: was not run"),
-        ("min(n, ", "test_limit", "is no Python without it"),
-        ("min(n, 9)", "test_limit", "text and without are the same"),
-    ],
-    ids=["harmless", "another test", "an error", "failing anyway", "no such test", "no Python", "no change"],
-)
-def test_what_proves_nothing_is_told(
-    tree: Path, capsys: pytest.CaptureFixture[str], without: str, test: str, says: str
-):
-    assert run(tree, without, test) == 1
-    assert says in capsys.readouterr().out
+def test_what_proves_nothing_is_told(tree: Path, capsys: pytest.CaptureFixture[str]):
+    entries = [
+        ENTRY.format(name=name, text=text, without=without, test=test)
+        for name, (text, without, test, _) in PROVES_NOTHING.items()
+    ]
+    (tree / "tests" / "guards.toml").write_text("".join(entries))
+    assert guards.main([], source=tree) == 1
+    told = capsys.readouterr().out
+    for name, (*_, says) in PROVES_NOTHING.items():
+        words = told.partition(f"NOT NOTICED: {name}: ")[2].partition("NOT NOTICED: ")[0]
+        assert says in words, name
+    assert f"0 of {len(entries)} guards are noticed when they are gone" in told
 
 
 @pytest.mark.slow
-def test_a_text_that_is_gone_is_told(tree: Path, capsys: pytest.CaptureFixture[str]):
-    (tree / "operator" / "stoker" / "limits.py").write_text(MODULE.replace("min(n, 9)", "min(9, n)"))
-    assert run(tree, without="n") == 1
-    assert "operator/stoker/limits.py has this 0 times, not once" in capsys.readouterr().out
+def test_a_test_that_is_gone_is_told(tree: Path, capsys: pytest.CaptureFixture[str]):
+    entry = ENTRY.format(name="the-limit", text="min(n, 9)", without="n", test="test_gone")
+    (tree / "tests" / "guards.toml").write_text(entry)
+    assert guards.main([], source=tree) == 1
+    assert "test_gone fails with the guard: was not run" in capsys.readouterr().out
 
 
 def test_a_pattern_chooses_guards_files_or_tests(tree: Path):
@@ -149,7 +151,10 @@ def test_a_pattern_chooses_guards_files_or_tests(tree: Path):
     ("entry", "says"),
     [
         ('[[guard]]\nname = "x"\n', "missing or unknown"),
-        (LIST.format(without="n", test="t") * 2, "more than one guard is called the-limit"),
+        (
+            ENTRY.format(name="the-limit", text="9", without="n", test="t") * 2,
+            "more than one guard is called the-limit",
+        ),
     ],
     ids=["a field is missing", "one name twice"],
 )
