@@ -214,7 +214,8 @@ def _incomplete(serving: Sequence[tuple[Key, Reading]], at_least: float) -> Miss
 def _first_token(metrics: Metrics, pods: Sequence[_Counted], now: float, grace: float) -> FirstToken:
     """p95 over the summed histograms of all pods that answered, and who did."""
     summed: dict[float, float] = {}
-    for _, known in sorted([(c.pod.key, c.known.first_token_buckets) for c in pods if c.known is not None]):
+    told = [(c.pod.key, c.known.first_token_buckets) for c in pods if c.known and c.known.first_token_buckets]
+    for _, known in sorted(told):
         for bound, rate in known:
             summed[bound] = summed.get(bound, 0.0) + rate
     silent = [c.pod for c in pods if c.serves and (c.known is None or not c.known.first_token_buckets)]

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from operator import attrgetter
 
 from stoker.api.meta import pod_name
 from stoker.core import resources
@@ -113,7 +114,7 @@ def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
         context: Deployment, target and readings.
         pods: All pods with the deployment's label, in any order; those of a former namesake are left alone.
     """
-    mine = sorted((p for p in pods if p.owner_uid == context.deployment.uid), key=lambda p: p.key)
+    mine = sorted([p for p in pods if p.owner_uid == context.deployment.uid], key=attrgetter("key"))
     names = _Names(context, pods)
     replicas = _sorted_out(context, mine)
     balance = _balance(context, replicas, names)

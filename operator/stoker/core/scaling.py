@@ -252,7 +252,8 @@ def _extend(
     if stretches and not 0.0 <= now - stretches[-1].until <= MAX_GAP:
         stretches = ()
     if stretches:
-        stretches = (*stretches[:-1], replace(stretches[-1], until=now))
+        last = stretches[-1]
+        stretches = (*stretches[:-1], Proposal(last.since, now, last.replicas))
     stretches = _melted(stretches, Proposal(now, now, replicas), choose)
     return tuple(s for s in stretches if s.until >= now - keep)
 
@@ -261,7 +262,7 @@ def _melted(
     stretches: tuple[Proposal, ...], last: Proposal, choose: Callable[[Iterable[int]], int]
 ) -> tuple[Proposal, ...]:
     while stretches and choose((last.replicas, stretches[-1].replicas)) == last.replicas:
-        last = replace(last, since=stretches[-1].since)
+        last = Proposal(stretches[-1].since, last.until, last.replicas)
         stretches = stretches[:-1]
     return (*stretches, last)
 
