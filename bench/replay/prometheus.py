@@ -16,6 +16,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from bench.replay.faults import Fault, FaultKind
@@ -105,6 +106,17 @@ class _Target:
         low, high = bisect_right(self.times, start), bisect_right(self.times, end)
         return [(self.times[i], row[column]) for i in range(low, high) if (row := self.rows[i]) is not None]
 
+    def slope(self, column: int, window: float, unbroken: float, at: float) -> float | None:
+        """See `Prometheus.slopes`; None where there is no such slope."""
+        last, then = self.latest(at), self.latest(at - window)
+        if last is None or then is None:
+            return None
+        samples = self.within(column, at - unbroken, at)
+        if not samples or any(later < earlier for (_, earlier), (_, later) in pairwise(samples)):
+            return None
+        seconds = last[0] - then[0]
+        return (last[1][column] - then[1][column]) / seconds if seconds else math.nan
+
 
 class Prometheus:
     """Scraped samples by pod, and the queries that the policies ask.
@@ -169,6 +181,26 @@ class Prometheus:
         found: dict[str, float] = {}
         for pod, target in self._targets.items():
             value = rate(target.within(index, at - window, at), at - window, at)
+            if value is not None:
+                found[pod] = value
+        return found
+
+    def slopes(self, column: str, window: float, unbroken: float, at: float) -> dict[str, float]:
+        """From the last sample before the window to the last one, per second, by pod; else ``rate()``.
+
+        ``((c - c offset W) / (timestamp(c) - timestamp(c offset W)) and resets(c[unbroken]) == 0) or
+        rate(c[W])``; NaN for 0 / 0.
+
+        Raises:
+            Unavailable: Prometheus is down.
+        """
+        self._ask(at)
+        index = Exposition._fields.index(column)
+        found: dict[str, float] = {}
+        for pod, target in self._targets.items():
+            value = target.slope(index, window, unbroken, at)
+            if value is None:
+                value = rate(target.within(index, at - window, at), at - window, at)
             if value is not None:
                 found[pod] = value
         return found

@@ -169,7 +169,7 @@ def _answers(prometheus: Prometheus, names: MetricNames, now: float) -> dict[str
             for signal, column in _COLUMNS.items()
         }
         vectors[Freshness.LAST_SAMPLE.value] = prometheus.timestamps(now)
-        vectors[Freshness.WINDOW_START.value] = prometheus.timestamps(now, window - edge(window))
+        vectors[Freshness.WINDOW_START.value] = prometheus.timestamps(now, window)
     except Unavailable as error:
         queries = (*(signal.value for signal in _COLUMNS), *(question.value for question in Freshness))
         return {query: Failed(str(error), unreachable=True) for query in queries}
@@ -181,7 +181,7 @@ def _asked_of(
 ) -> dict[str, float]:
     """The instant vector of one signal's query."""
     if signal in COUNTERS:
-        return prometheus.rates(column, window, now)
+        return prometheus.slopes(column, window, window + edge(window), now)
     if signal is Signal.CACHE_USAGE:
         return prometheus.averages(column, window, now)
     if signal is Signal.INTER_TOKEN_LATENCY:

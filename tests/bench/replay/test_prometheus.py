@@ -7,6 +7,8 @@ import pytest
 
 from bench.replay.faults import Fault, FaultKind
 from bench.replay.prometheus import Exposition, Prometheus, Unavailable, rate
+from stoker.core.readings import Series
+from stoker.core.signals import _rate, edge
 from testbed.binaries import ensure
 
 MINUTE = 60.0
@@ -74,6 +76,39 @@ def test_rate_agrees_with_promtool(tmp_path):
         [str(ensure("promtool")), "test", "rules", str(file)], capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@pytest.mark.built
+def test_the_operators_own_query_for_a_counter_agrees_with_promtool(tmp_path):
+    """Word for word: should the query change, what the replay makes of it has to follow."""
+    draw, window = random.Random(11), 60.0
+    query = _rate(Series("c_total"), window)
+    lines = ["evaluation_interval: 1s", "tests:"]
+    for number in range(60):
+        prometheus, value, texts = Prometheus(), 0.0, []
+        born = draw.choice((0, 0, 5, 8))
+        for step in range(14):
+            value = float(draw.randint(0, 5)) if draw.random() < 0.05 else value + draw.randint(0, 40)
+            there = step >= born and draw.random() < 0.9
+            texts.append(f"{value:.0f}" if there else "_")
+            if there:
+                prometheus.scrape("a", 0, step * 15.0, row(generated=value))
+        at = draw.randint(100, 195)
+        answer = prometheus.slopes("generation_tokens_total", window, window + edge(window), at)
+        expected = "".join(f"{{labels: '{{}}', value: {found!r}}}" for found in answer.values())
+        lines += [
+            f"- name: case {number}",
+            "  interval: 15s",
+            f"  input_series: [{{series: 'c_total', values: '{' '.join(texts)}'}}]",
+            "  promql_expr_test:",
+            f"  - expr: '{query}'\n    eval_time: {at}s\n    exp_samples: [{expected}]",
+        ]
+    file = tmp_path / "slopes.yaml"
+    file.write_text("\n".join([*lines, "fuzzy_compare: true", ""]))
+    told = subprocess.run(
+        [str(ensure("promtool")), "test", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def row(generated: float = 0.0, running: float = 0.0) -> Exposition:

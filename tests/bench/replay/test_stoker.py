@@ -49,6 +49,11 @@ def test_a_window_with_a_hole_at_its_start_is_stale_and_a_pod_without_series_is_
     assert all(isinstance(one, Missing) for one in missing.values())
 
 
+def test_a_rate_is_whole_only_with_a_sample_from_before_its_window():
+    assert isinstance(readings(scraped(3.0), 58.0)[1][Signal.GENERATED_TOKENS], Stale)
+    assert isinstance(readings(scraped(3.0), 62.0)[1][Signal.GENERATED_TOKENS], Fresh)
+
+
 def test_a_prometheus_that_is_down_is_a_failure_of_all_queries():
     metrics, found = readings(scraped(3.0, faults=[Fault("down", FaultKind.PROMETHEUS, 121.0, 130.0)]), 125.0)
     assert metrics.failure is not None
