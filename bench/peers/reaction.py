@@ -1,8 +1,9 @@
 """From a demand that is visible in Prometheus to the pods that answer it.
 
 A step lets so many requests in flight begin at once at a fleet without traffic. Both sides take it at the
-same moment, at a random phase of their clocks, each sample with fleets of its own: an HPA's window would keep
-the replicas of an earlier one for five minutes.
+same moment, each sample with fleets of its own: an HPA's window would keep the replicas of an earlier one for
+five minutes. The samples of a step are spread evenly over the phases of everybody's clocks, at random within
+their share, for most of a reaction is the wait for the next look.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ SCRAPE_INTERVAL = "1s"
 POLL_SECONDS = 0.03
 PATIENCE_SECONDS = 100.0
 PHASE_SECONDS = 15.0
-"""The longest of the periods that a sample must fall into at random: the HPA's sync."""
+"""The longest of the periods that samples are spread over, and a multiple of the others: the HPA's sync."""
 AT_ONCE = 2
 """Samples under way at the same time: more would be a load test of this machine."""
 GOALS = {"median": 3.0, "max": 7.0}
@@ -51,7 +52,7 @@ class Step:
         return f"{self.before} to {self.after}"
 
 
-STEPS = (Step(2, 20, 10), Step(4, 6, 8))
+STEPS = (Step(2, 20, 10), Step(4, 6, 12))
 
 
 def steps(samples: int) -> tuple[Step, ...]:
@@ -79,8 +80,12 @@ class Reaction:
 
 def measure(planned: Sequence[Step] = STEPS, sides: frozenset[Side] = BOTH) -> Figures:
     """Take every sample of every step; return the figures of the sides."""
-    pairs = [(step, _pair(step, number, sides)) for step in planned for number in range(step.samples)]
-    everyone = [fleet for _, pair in pairs for fleet in pair]
+    pairs = [
+        (step, phase(step, number), _pair(step, number, sides))
+        for step in planned
+        for number in range(step.samples)
+    ]
+    everyone = [fleet for *_, pair in pairs for fleet in pair]
     with open_arena(
         {"reaction": everyone}, scrape_interval=SCRAPE_INTERVAL, engines=EngineOptions(tick=0.2)
     ) as arena:
@@ -88,10 +93,15 @@ def measure(planned: Sequence[Step] = STEPS, sides: frozenset[Side] = BOTH) -> F
     return {
         "target_requests_in_flight": TARGET,
         "scrape_interval": SCRAPE_INTERVAL,
-        "settings": {str(one.contender.side): fleets.settings(one) for one in pairs[0][1]},
+        "settings": {str(one.contender.side): fleets.settings(one) for one in pairs[0][-1]},
         "stoker_goals_seconds": GOALS,
         "steps": {step.name: _figures(r for s, r in taken if s == step) for step in planned},
     }
+
+
+def phase(step: Step, number: int) -> float:
+    """When within `PHASE_SECONDS` the sample of this number begins, seconds."""
+    return (number + random.random()) * PHASE_SECONDS / step.samples
 
 
 def _pair(step: Step, number: int, sides: frozenset[Side] = BOTH) -> tuple[Fleet, ...]:
@@ -103,23 +113,23 @@ def _pair(step: Step, number: int, sides: frozenset[Side] = BOTH) -> tuple[Fleet
 
 
 async def _samples(
-    pairs: Sequence[tuple[Step, tuple[Fleet, ...]]], arena: Arena
+    pairs: Sequence[tuple[Step, float, tuple[Fleet, ...]]], arena: Arena
 ) -> list[tuple[Step, Reaction]]:
     taken: list[tuple[Step, Reaction]] = []
     async with session(arena) as here:
-        everyone = [fleet for _, pair in pairs for fleet in pair]
+        everyone = [fleet for *_, pair in pairs for fleet in pair]
         here.say(f"{len(everyone)} fleets begin")
         await here.settle(everyone, lambda fleet: fleet.minimum, 180)
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(step: Step, pair: tuple[Fleet, ...]) -> None:
+        async def one(step: Step, at: float, pair: tuple[Fleet, ...]) -> None:
             async with gate:
-                await asyncio.sleep(random.uniform(0, PHASE_SECONDS))
+                await asyncio.sleep((at - time.monotonic()) % PHASE_SECONDS)
                 found = await asyncio.gather(*(_sample(here, fleet, step) for fleet in pair))
             taken.extend((step, reaction) for reaction in found)
             here.say(f"{len(taken)} of {len(everyone)}: {step.name}: {' | '.join(map(_line, found))}")
 
-        await asyncio.gather(*(one(step, pair) for step, pair in pairs))
+        await asyncio.gather(*(one(*sample) for sample in pairs))
     return taken
 
 

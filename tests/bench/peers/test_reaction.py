@@ -1,5 +1,7 @@
 """What is made of reactions, and which steps are taken."""
 
+from itertools import pairwise
+
 import pytest
 
 from bench.peers import reaction
@@ -36,6 +38,17 @@ def test_both_sides_take_a_step_from_the_same_start_with_room_above():
     assert {(fleet.minimum, fleet.target) for fleet in pair} == {(2, reaction.TARGET)}
     assert all(fleet.maximum > 20 for fleet in pair)
     assert len({fleet.namespace for fleet in pair}) == 2
+
+
+@pytest.mark.parametrize("step", reaction.STEPS)
+def test_samples_are_spread_over_the_phases_of_every_clock(step):
+    found = [reaction.phase(step, number) for number in range(step.samples)]
+    assert found == sorted(found)
+    assert max(found) - min(found) > reaction.PHASE_SECONDS * (1 - 2 / step.samples)
+    for period in (5.0, reaction.PHASE_SECONDS):
+        within = sorted(at % period for at in found)
+        gaps = [later - earlier for earlier, later in pairwise([within[-1] - period, *within])]
+        assert max(gaps) < period / 2
 
 
 def test_the_number_of_samples_can_be_stated():
