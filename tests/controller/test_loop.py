@@ -203,8 +203,10 @@ class TestActing:
         assert [p.key for p in world.executor.plans] == [KEY, third]
         world.executor.gate.set()
         await settle(world)
-        assert await tick(world) == [third, OTHER], "what found no room is decided anew"
-        assert [p.key for p in world.executor.plans] == [KEY, third, third, OTHER]
+        assert [p.key for p in world.executor.plans] == [KEY, third, OTHER], (
+            "what found no room waits for some"
+        )
+        assert await tick(world) == [third], "what acted is looked at again"
 
     async def test_a_key_that_waits_to_be_published_can_act_meanwhile(self, world):
         world.loop = world.make(workers=PUBLISHING_SHARE)
@@ -221,23 +223,55 @@ class TestActing:
         world.executor.gate.set()
         await settle(world)
 
-    async def test_room_that_nobody_needs_any_more_goes_to_the_next(self, world):
+    async def test_of_what_waits_to_be_published_the_latest_decision_counts(self, world):
+        world.loop = world.make(workers=PUBLISHING_SHARE)
+        world.plans = {KEY: plan(), OTHER: plan(OTHER)}
+        world.executor.gate.clear()
+        late = plan(OTHER, memory=Memory(made_room_at=NOW))
+        for made in (plan(OTHER), late):
+            world.plans[OTHER] = made
+            world.loop.touch(KEY)
+            world.loop.touch(OTHER)
+            world.loop.tick()
+            await asyncio.sleep(0)
+        world.executor.gate.set()
+        await settle(world)
+
+        assert world.executor.plans == [plan(), late]
+
+    async def test_what_has_nothing_to_say_any_more_is_not_published(self, world):
         third = Key(NAMESPACE, "phi")
         world.store.put("ModelDeployment", manifest(third.name))
         world.loop = world.make(workers=PUBLISHING_SHARE)
         world.plans = {KEY: plan(), OTHER: plan(OTHER), third: plan(third)}
         world.executor.gate.clear()
-        for key in world.plans:
+        for key in (KEY, OTHER, third):
             world.loop.touch(key)
         world.loop.tick()
         await asyncio.sleep(0)
+        del world.plans[OTHER]
+        world.loop.touch(OTHER)
+        world.loop.tick()
         world.executor.gate.set()
-        del world.plans[KEY], world.plans[OTHER]
         await settle(world)
 
-        assert await tick(world) == [OTHER], "it has nothing to say any more"
-        assert await tick(world) == [third]
         assert [p.key for p in world.executor.plans] == [KEY, third]
+
+    async def test_what_waits_and_is_about_to_be_decided_is_left_to_that_decision(self, world):
+        world.loop = world.make(workers=PUBLISHING_SHARE)
+        world.plans = {KEY: plan(), OTHER: plan(OTHER)}
+        world.executor.gate.clear()
+        world.loop.touch(KEY)
+        world.loop.touch(OTHER)
+        world.loop.tick()
+        await asyncio.sleep(0)
+        world.loop.touch(OTHER)
+        world.executor.gate.set()
+        await settle(world)
+
+        assert [p.key for p in world.executor.plans] == [KEY]
+        assert await tick(world) == [OTHER]
+        assert [p.key for p in world.executor.plans] == [KEY, OTHER]
 
     @pytest.mark.parametrize(
         ("made", "outcome", "waits", "comes"),

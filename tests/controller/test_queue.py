@@ -177,3 +177,13 @@ def test_what_became_dirty_while_it_was_processed_waits_since_then(queue, clock)
     assert (len(queue), queue.oldest()) == (2, 1.0)
     queue.forget("a")
     assert queue.take() == ["b"]
+
+
+def test_a_key_can_be_begun_unless_others_see_to_it(queue):
+    assert queue.begin("a")
+    assert not queue.begin("a"), "it is being processed"
+    queue.add("a")
+    assert queue.take() == []
+    queue.done("a")
+    assert not queue.begin("a"), "it is dirty"
+    assert queue.take() == ["a"]

@@ -7,8 +7,8 @@ Rules of this module:
   decided. Those whose demand has grown are dirty first.
 * Acting runs beside the loop, a bounded number of plans at once, and never two for one key.
 * A thousand refreshed statuses must not stand between a decision and its pod. Few plans that only publish are
-  under way at once; what finds no room is dropped and decided anew when there is some, for a key whose plan
-  waited would not be looked at meanwhile.
+  under way at once. One that finds no room waits for some; its key is looked at meanwhile all the same, and the
+  next decision takes its place.
 * Everything wakes the loop through the queue: watch events, deadlines, the scaling interval, drains,
   and a slow resync. A quiet fleet is looked at and left alone.
 * Nothing that a ModelDeployment does ends the loop; nothing that the loop does is lost by its end.
@@ -20,7 +20,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -123,7 +122,7 @@ class Controller:
         self._intervals = intervals or Intervals()
         self._slots = asyncio.Semaphore(workers)
         self._publishers = max(1, workers // PUBLISHING_SHARE)
-        self._unpublished: dict[Key, None] = {}
+        self._unpublished: dict[Key, Plan] = {}
         self._queue: Queue[Key] = Queue(time.monotonic)
         self._memory: dict[Key, Memory] = {}
         self._obstacles: dict[Key, Obstacle] = {}
@@ -214,14 +213,16 @@ class Controller:
         if plan.error is not None:
             log.error("deciding failed", model_deployment=str(plan.key), exc_info=plan.error)
         if _publishes_only(plan) and not self._publishers:
-            self._unpublished.setdefault(plan.key)
+            self._unpublished[plan.key] = plan
             self._queue.done(plan.key)
             return
         self._unpublished.pop(plan.key, None)
-        if not plan.actions and plan.status is None and not plan.events:
+        if plan.actions or plan.status is not None or plan.events:
+            self._carry_out(plan)
+        else:
             self._queue.done(plan.key, failed=plan.error is not None)
-            self._publish_next()
-            return
+
+    def _carry_out(self, plan: Plan) -> None:
         task = asyncio.create_task(self._act(plan), name=f"act {plan.key}")
         self._acting.add(task)
         task.add_done_callback(self._acting.discard)
@@ -230,13 +231,11 @@ class Controller:
             task.add_done_callback(self._published)
 
     def _published(self, _: asyncio.Task[None]) -> None:
+        """There is room for those that have waited longest, but for those that are about to be decided anew."""
         self._publishers += 1
-        self._publish_next()
-
-    def _publish_next(self) -> None:
-        """Decide anew what found no room to be published, as far as there is room now."""
-        for key in islice(self._unpublished, self._publishers):
-            self._queue.add(key)
+        for key in [*self._unpublished]:
+            if self._publishers and self._queue.begin(key):
+                self._carry_out(self._unpublished.pop(key))
 
     async def _act(self, plan: Plan) -> None:
         started = time.perf_counter()

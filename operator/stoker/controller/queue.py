@@ -78,6 +78,13 @@ class Queue(Generic[K]):
         self._processing.update(taken)
         return taken
 
+    def begin(self, key: K) -> bool:
+        """Process this very key from now on, unless it is dirty or being processed; whether it is."""
+        if key in self._dirty or key in self._processing:
+            return False
+        self._processing.add(key)
+        return True
+
     def done(self, key: K, *, failed: bool = False) -> None:
         """A key has been processed; after a failure it comes back by itself, later each time."""
         self._processing.discard(key)
