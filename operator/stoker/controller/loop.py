@@ -7,8 +7,8 @@ Rules of this module:
   decided. Those whose demand has grown are dirty first.
 * Acting runs beside the loop, a bounded number of plans at once, and never two for one key.
 * A thousand refreshed statuses must not stand between a decision and its pod. Few plans that only publish are
-  under way at once. One that finds no room waits for some; its key is looked at meanwhile all the same, and the
-  next decision takes its place.
+  under way at once. One that finds no room waits for some; its key is looked at meanwhile all the same, and
+  the next decision takes its place.
 * Everything wakes the loop through the queue: watch events, deadlines, the scaling interval, drains,
   and a slow resync. A quiet fleet is looked at and left alone.
 * Nothing that a ModelDeployment does ends the loop; nothing that the loop does is lost by its end.
@@ -231,7 +231,7 @@ class Controller:
             task.add_done_callback(self._published)
 
     def _published(self, _: asyncio.Task[None]) -> None:
-        """There is room for those that have waited longest, but for those that are about to be decided anew."""
+        """There is room for those that have waited longest, except for who is about to be decided anew."""
         self._publishers += 1
         for key in [*self._unpublished]:
             if self._publishers and self._queue.begin(key):
