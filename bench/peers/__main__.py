@@ -98,7 +98,7 @@ def _contenders(alone: bool) -> Sequence[Contender]:
 
 def _confirmed(seed: int, contenders: Sequence[Contender]) -> Figures:
     plan = ramp.Ramp(seed=seed)
-    predictions = [confirmation.predict(plan, contender) for contender in contenders]
+    predictions = {contender: confirmation.predict(plan, contender) for contender in contenders}
     runs, machine = ramp.measure(plan, contenders)
     return confirmation.report(plan, runs, predictions, machine)
 

@@ -3,10 +3,11 @@
 The prediction gets what the measurement gets: arrivals, time at rest before them, start-up, scrape interval,
 and the ModelDeployment's own spec. It is made by `bench.replay`, whose policies are the operator's own code
 and the port of the HPA. Nobody knows the phases of the real clocks (scrapes, ticks, syncs, windows of what
-is learned), so it is made with `PHASES` different ones: the median of them, and their range.
+is learned), so it is made with `PHASES` different ones: their mean, and what they have in common.
 """
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from bench.controller.results import Figures
@@ -24,8 +25,8 @@ from testbed.replica_models import model_named
 
 IMAGE_SECONDS = 0.5
 """From a pod's creation to the start of its container, in the testbed."""
-PHASES = 9
-"""Replays of a prediction: an odd number has a median."""
+PHASES = 21
+"""Replays of a prediction."""
 PHASE_SECONDS = 60.0
 """The longest period that something happens at: Stoker's rate window."""
 EXPLAINED_ABOVE = 0.05
@@ -47,14 +48,24 @@ def policy(plan: Ramp, contender: Contender) -> Policy:
 
 
 def predict(plan: Ramp, contender: Contender) -> Figures:
-    """Replay the ramp in virtual time, at every phase; return the median by GPU-seconds, and the range."""
+    """Replay the ramp in virtual time at every phase; return the means, and the steps of the middle one."""
     replays = [replay(plan, contender, phase) for phase in range(PHASES)]
     replays.sort(key=lambda one: one["gpu_seconds"])
-    ranges = {
-        f"{name}_range": [min(one[name] for one in replays), max(one[name] for one in replays)]
-        for name in ("gpu_seconds", "attainment")
+    used = [one["gpu_seconds"] for one in replays]
+    return {
+        "gpu_seconds": round(statistics.mean(used)),
+        "gpu_seconds_of_each": used,
+        "attainment": round(statistics.mean(one["attainment"] for one in replays), 5),
+        "requests": replays[0]["requests"],
+        "ttft_seconds": _means(one["ttft_seconds"] for one in replays),
+        "tpot_seconds": _means(one["tpot_seconds"] for one in replays),
+        "peak_replicas": sorted(one["peak_replicas"] for one in replays),
+        "replicas_of_middle": replays[PHASES // 2]["replicas"],
     }
-    return {**replays[PHASES // 2], **ranges}
+
+
+def _means(rows: Iterable[Sequence[float]]) -> list[float]:
+    return [round(statistics.mean(column), 4) for column in zip(*rows, strict=True)]
 
 
 def replay(plan: Ramp, contender: Contender, phase: int) -> Figures:
@@ -97,13 +108,15 @@ def compare(predicted: Figures, measured: Figures) -> Figures:
     return {"measured_over_predicted": shares, "to_be_explained": beyond}
 
 
-def report(plan: Ramp, runs: Sequence[Run], predictions: Sequence[Figures], machine: Figures) -> Figures:
+def report(
+    plan: Ramp, runs: Sequence[Run], predictions: Mapping[Contender, Figures], machine: Figures
+) -> Figures:
     """The section of the results."""
     cells = {}
-    for run, predicted in zip(runs, predictions, strict=True):
-        measured = ramp.figures(plan, run)
-        cells[run.contender.name] = {
-            "settings": fleets.settings(plan.fleet(run.contender)),
+    for contender, predicted in predictions.items():
+        measured = ramp.figures(plan, [run for run in runs if run.contender == contender])
+        cells[contender.name] = {
+            "settings": fleets.settings(plan.fleet(contender)),
             "predicted": predicted,
             "measured": measured,
             **compare(predicted, measured),
@@ -114,6 +127,7 @@ def report(plan: Ramp, runs: Sequence[Run], predictions: Sequence[Figures], mach
         "seed": plan.seed,
         "scored_seconds": [plan.warm_up, plan.duration],
         "idle_seconds_before": plan.idle,
+        "fleets_of_each": ramp.REPEATS,
         "replays_per_prediction": PHASES,
         "model": ramp.MODEL,
         "load_seconds": ramp.LOAD_SECONDS,

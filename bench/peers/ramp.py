@@ -1,12 +1,15 @@
 """A ramp of recorded traffic in real time, for each side the same: GPU-seconds, and answers in time.
 
 The traffic is Azure's conversation trace, superposed in stages and played by a load generator of each fleet's
-own, with the same arrivals. Scored as in the replay: every request that arrived after the warm-up, and pods
-from creation to deletion within the scored time. On a busy machine the load generator itself is late:
-latencies are therefore given from a request's arrival and from its sending, with how late it was sent.
+own, with the same arrivals. Whether a replica more is added is a matter of when who was scraped, and one more
+is a tenth of the bill: every contender has several fleets, and what counts is their mean. Scored as in the
+replay: every request that arrived after the warm-up, and pods from creation to deletion within the scored
+time. On a busy machine the load generator itself is late: latencies are therefore given from a request's
+arrival and from its sending, with how late it was sent.
 """
 
 import asyncio
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,6 +36,8 @@ STREAM_INTERVAL = 32
 """Tokens per chunk after the first: writing chunks is what the simulated engines spend this machine on."""
 LEAST, MOST = 4, 16
 CALIBRATION_SECONDS = 600.0
+REPEATS = 3
+"""Fleets of every contender."""
 SHARE = 0.65
 """Of what a replica carries at the objective: the middle of the replay's settings."""
 STOKER_UNTOLD = Contender("Stoker, min and max only", Side.STOKER, targeted=False)
@@ -74,15 +79,15 @@ class Ramp:
         """Requests in flight per replica: what both sides are told."""
         return max(1, round(self.capacity.in_flight * SHARE))
 
-    def fleet(self, contender: Contender) -> Fleet:
-        """A contender's fleet."""
+    def fleet(self, contender: Contender, number: int = 0) -> Fleet:
+        """One of a contender's fleets."""
         name = contender.name.lower().replace(", ", "-").replace(" ", "-")
-        return Fleet(f"ramp-{name}", contender, LEAST, MOST, self.target, LOAD_SECONDS)
+        return Fleet(f"ramp-{name}-{number}", contender, LEAST, MOST, self.target, LOAD_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one side did; seconds since the first arrival."""
+    """What became of one fleet; seconds since the first arrival."""
 
     contender: Contender
     results: Sequence[Result]
@@ -93,8 +98,8 @@ class Run:
 
 
 def measure(ramp: Ramp, contenders: Sequence[Contender]) -> tuple[list[Run], Figures]:
-    """Play the ramp at every contender at the same time; return their runs and how the machine was."""
-    group = [ramp.fleet(contender) for contender in contenders]
+    """Play the ramp at all fleets of every contender at once; return their runs and how the machine was."""
+    group = [ramp.fleet(contender, number) for contender in contenders for number in range(REPEATS)]
     engines = EngineOptions(MODEL, stream_interval=STREAM_INTERVAL)
     with open_arena({"ramp": group}, scrape_interval=SCRAPE_INTERVAL, engines=engines) as arena:
         return asyncio.run(_play(ramp, group, arena))
@@ -133,20 +138,21 @@ def _run(ramp: Ramp, here: Session, fleet: Fleet, player: Traffic, began: float)
 async def _tell(here: Session, players: dict[Fleet, Traffic]) -> None:
     while True:
         await asyncio.sleep(30)
-        parts = []
-        for fleet, player in players.items():
-            now, replicas = player.counters, here.census.count(fleet.namespace)
-            parts.append(
-                f"{fleet.contender.name}: {replicas} replicas, {now.in_flight} in flight, {now.cut} cut"
-            )
+        parts = [
+            f"{fleet.namespace}: {here.census.count(fleet.namespace)} replicas, "
+            f"{player.counters.in_flight} in flight, {player.counters.cut} cut"
+            for fleet, player in players.items()
+        ]
         here.say(f"lag {here.lag:.2f} s; {' | '.join(parts)}")
 
 
-def figures(ramp: Ramp, run: Run) -> Figures:
-    """A run's scores."""
-    scored = [r for r in run.results if ramp.warm_up <= r.arrival < ramp.duration]
+def figures(ramp: Ramp, runs: Sequence[Run]) -> Figures:
+    """The scores of a contender's runs: of a fleet in the mean, and of all their requests."""
+    scored = [r for run in runs for r in run.results if ramp.warm_up <= r.arrival < ramp.duration]
+    used = [round(run.pod_seconds * GPUS_PER_REPLICA) for run in runs]
     return {
-        "gpu_seconds": round(run.pod_seconds * GPUS_PER_REPLICA),
+        "gpu_seconds": round(statistics.mean(used)),
+        "gpu_seconds_of_each": used,
         "attainment": round(attainment(scored, late=True), 5),
         "attainment_from_arrival": round(attainment(scored), 5),
         "sent_late_seconds": _percentiles(r.queued for r in scored),
@@ -158,9 +164,11 @@ def figures(ramp: Ramp, run: Run) -> Figures:
         "ttft_seconds": _percentiles(_from_sending(r) for r in scored),
         "ttft_from_arrival_seconds": _percentiles(r.ttft for r in scored),
         "tpot_seconds": _percentiles(r.tpot for r in scored),
-        "start_up_seconds": [round(seconds, 2) for seconds in sorted(run.start_ups)],
-        "peak_replicas": max(count for _, count in run.replicas),
-        "replicas": [(round(at), count) for at, count in run.replicas if at <= ramp.duration],
+        "start_up_seconds": _percentiles(seconds for run in runs for seconds in run.start_ups),
+        "peak_replicas": [max(count for _, count in run.replicas) for run in runs],
+        "replicas": [
+            [(round(at), count) for at, count in run.replicas if at <= ramp.duration] for run in runs
+        ],
     }
 
 

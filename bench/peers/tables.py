@@ -51,8 +51,10 @@ def ramp(section: Figures) -> str:
 def _cell(name: str, cell: Figures) -> list[tuple[str, ...]]:
     predicted, measured, ratio = cell["predicted"], cell["measured"], cell["measured_over_predicted"]
     both = (predicted, measured)
-    least, most = predicted["gpu_seconds_range"]
-    gpu_seconds = [f"{predicted['gpu_seconds']:,} ({least:,} to {most:,})", f"{measured['gpu_seconds']:,}"]
+    gpu_seconds = [
+        f"{one['gpu_seconds']:,} ({min(one['gpu_seconds_of_each']):,} to {max(one['gpu_seconds_of_each']):,})"
+        for one in both
+    ]
     reached = [f"{one['attainment']:.2%}" for one in both]
     # Of p50, p95 and p99 the second.
     late = measured["sent_late_seconds"]
@@ -63,7 +65,7 @@ def _cell(name: str, cell: Figures) -> list[tuple[str, ...]]:
         ("", "within the objective", *reached, f"{ratio['attainment']:+.1%}"),
         ("", "p95 of the first token, from sending, s", *first, ""),
         ("", "p95 per further token, ms", *further, ""),
-        ("", "most replicas", *(str(one["peak_replicas"]) for one in both), ""),
+        ("", "most replicas", *(_to(one["peak_replicas"]) for one in both), ""),
         ("", "requests cut", "0", str(measured["not_served"]["cut"]), ""),
         ("", "sent late, p50 and p95, s", "0", f"{late[0]:.1f}, {late[1]:.1f}", ""),
     ]
@@ -77,9 +79,11 @@ def _spread(spread: Figures | None) -> str:
 
 
 def _fewest(lowest: Sequence[int]) -> str:
-    least, most = min(lowest), max(lowest)
-    if least >= REPLICAS:
-        return str(REPLICAS)
+    return str(REPLICAS) if min(lowest) >= REPLICAS else _to(lowest)
+
+
+def _to(values: Sequence[int]) -> str:
+    least, most = min(values), max(values)
     return str(least) if least == most else f"{least} to {most}"
 
 

@@ -34,7 +34,7 @@ def test_a_good_answer_is_whole_and_in_time(one, good):
 
 def test_the_load_generator_s_own_delay_is_told_apart():
     late = Result(100.0, 100, 10, 10, Outcome.SERVED, queued=3.0, ttft=4.0, tpot=0.02)
-    found = figures(SHORT, Run(KEDA, [late], [(0.0, 4)], 1.0))
+    found = figures(SHORT, [Run(KEDA, [late], [(0.0, 4)], 1.0)])
     assert (found["attainment"], found["attainment_from_arrival"]) == (1.0, 0.0)
     assert found["ttft_seconds"][0] == 1.0
     assert found["sent_late_seconds"][0] == 3.0
@@ -42,14 +42,26 @@ def test_the_load_generator_s_own_delay_is_told_apart():
 
 def test_what_arrives_in_the_warm_up_or_after_the_end_is_not_scored():
     results = [result(10.0, ttft=9.0), result(50.0), result(160.0, ttft=9.0)]
-    found = figures(SHORT, Run(KEDA, results, [(0.0, 2), (70.0, 4), (400.0, 1)], 200.0))
+    found = figures(SHORT, [Run(KEDA, results, [(0.0, 2), (70.0, 4), (400.0, 1)], 200.0)])
     assert (found["requests"], found["attainment"]) == (1, 1.0)
     assert found["gpu_seconds"] == 200
-    assert found["replicas"] == [(0, 2), (70, 4)]
+    assert found["replicas"] == [[(0, 2), (70, 4)]]
+
+
+def test_of_several_fleets_the_mean_counts_and_all_requests():
+    runs = [
+        Run(KEDA, [result()], [(0.0, 2)], 100.0, [60.0]),
+        Run(KEDA, [result(ttft=9.0)], [(0.0, 5)], 140.0, [62.0]),
+    ]
+    found = figures(SHORT, runs)
+    assert (found["gpu_seconds"], found["gpu_seconds_of_each"]) == (120, [100, 140])
+    assert (found["requests"], found["attainment"]) == (2, 0.5)
+    assert found["peak_replicas"] == [2, 5]
+    assert found["start_up_seconds"][-1] == 62.0
 
 
 def test_requests_that_were_cut_are_counted():
-    found = figures(SHORT, Run(KEDA, [result(outcome=Outcome.CUT), result()], [(0.0, 2)], 1.0))
+    found = figures(SHORT, [Run(KEDA, [result(outcome=Outcome.CUT), result()], [(0.0, 2)], 1.0)])
     assert found["not_served"] == {"cut": 1, "refused": 0, "abandoned": 0}
     assert found["attainment"] == 0.5
 
@@ -87,16 +99,16 @@ def test_a_prediction_has_what_a_measurement_has():
     # Two replicas at the least, all the time that is scored.
     assert predicted["gpu_seconds"] >= ramp.LEAST * 120
     assert 0.0 < predicted["attainment"] <= 1.0
-    assert predicted["replicas"][0] == (0, ramp.LEAST)
-    assert max(at for at, _ in predicted["replicas"]) <= SHORT.duration
+    assert predicted["replicas_of_middle"][0] == (0, ramp.LEAST)
+    assert max(at for at, _ in predicted["replicas_of_middle"]) <= SHORT.duration
 
 
-def test_a_prediction_is_the_median_of_all_phases_with_their_range():
+def test_a_prediction_is_the_mean_of_all_phases():
     replays = [confirm.replay(SHORT, STOKER, phase) for phase in range(confirm.PHASES)]
     used = sorted(one["gpu_seconds"] for one in replays)
     predicted = confirm.predict(SHORT, STOKER)
-    assert predicted["gpu_seconds"] == used[len(used) // 2]
-    assert predicted["gpu_seconds_range"] == [used[0], used[-1]]
+    assert predicted["gpu_seconds"] == pytest.approx(sum(used) / len(used), abs=0.5)
+    assert predicted["gpu_seconds_of_each"] == used
     assert len({str(one["replicas"]) for one in replays}) > 1
 
 
@@ -113,7 +125,7 @@ def test_a_difference_of_more_than_a_twentieth_is_to_be_explained(gpu_seconds, r
 def test_the_report_has_both_sides_of_every_cell():
     run = Run(KEDA, [result()], [(0.0, 2)], 240.0)
     predicted = confirm.predict(SHORT, KEDA)
-    report = confirm.report(SHORT, [run], [predicted], {"worst_lag_seconds": 0.1})
+    report = confirm.report(SHORT, [run], {KEDA: predicted}, {"worst_lag_seconds": 0.1})
     cell = report["cells"]["KEDA"]
     assert cell["predicted"] == predicted
     assert cell["measured"]["gpu_seconds"] == 240

@@ -58,19 +58,24 @@ def test_prediction_and_measurement_stand_side_by_side():
         "attainment": 0.99,
         "ttft_seconds": [0.1, 0.3, 0.5],
         "tpot_seconds": [0.02, 0.04, 0.05],
-        "peak_replicas": 7,
+        "peak_replicas": [7, 7],
     }
     measured = {
         **figures,
         "gpu_seconds": 12600,
+        "gpu_seconds_of_each": [12100, 12600, 13100],
+        "peak_replicas": [8, 7, 9],
         "not_served": {"cut": 3},
         "sent_late_seconds": [0.01, 0.2, 1.0],
     }
     ratio = {"gpu_seconds": 0.05, "attainment": 0.0}
-    predicted = {**figures, "gpu_seconds_range": [11500, 12400]}
+    predicted = {**figures, "gpu_seconds_of_each": [11500, 12400]}
     cell = {"predicted": predicted, "measured": measured, "measured_over_predicted": ratio}
     lines = tables.ramp({"cells": {"KEDA": cell}}).splitlines()
-    assert lines[2] == "| KEDA | GPU-seconds | 12,000 (11,500 to 12,400) | 12,600 | +5.0% |"
+    assert (
+        lines[2] == "| KEDA | GPU-seconds | 12,000 (11,500 to 12,400) | 12,600 (12,100 to 13,100) | +5.0% |"
+    )
+    assert "|  | most replicas | 7 | 7 to 9 |  |" in lines
     assert lines[-2:] == [
         "|  | requests cut | 0 | 3 |  |",
         "|  | sent late, p50 and p95, s | 0 | 0.0, 0.2 |  |",
