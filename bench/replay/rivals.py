@@ -22,7 +22,7 @@ from bench.replay.policies.reference import Clairvoyant, Static
 from bench.replay.view import Policy
 
 FACTOR = "share of one replica's capacity"
-_SHORTER = "down window 2 min"
+SHORTER = "down window 2 min"
 
 _KPA_CONCURRENCY = 70.0
 """container-concurrency-target-default (100) times container-concurrency-target-percentage (70 %):
@@ -38,7 +38,7 @@ def _hpa(metric: Callable[[], Metric], unit: Callable[[Capacity], float], down: 
 
 
 def _on_metric(name: str, metric: Callable[[], Metric], unit: Callable[[Capacity], float]) -> Candidate:
-    variants = {_SHORTER: _hpa(metric, unit, down=120.0)}
+    variants = {SHORTER: _hpa(metric, unit, down=120.0)}
     return Candidate(name, FACTOR, FACTORS, _hpa(metric, unit), variants)
 
 
@@ -98,7 +98,7 @@ RIVALS: tuple[Candidate, ...] = (
         "requests",
         _QUEUES,
         _hpa(signals.waiting, lambda _: 1.0),
-        {_SHORTER: _hpa(signals.waiting, lambda _: 1.0, down=120.0)},
+        {SHORTER: _hpa(signals.waiting, lambda _: 1.0, down=120.0)},
         default=Choice(5.0),
     ),
     _on_metric("keda running+waiting", signals.in_flight, lambda c: c.in_flight),

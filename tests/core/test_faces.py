@@ -194,10 +194,10 @@ class TestWork:
 
         found = face({pod(0): load(generated_tokens=144.0)}, capacity=STATED, traffic=varied)
 
-        assert (found.value, found.headroom) == (144.0, pytest.approx(24.0))
-        assert found.load == pytest.approx(168.0 / 80.0)
+        assert (found.value, found.headroom) == (144.0, pytest.approx(36.0))
+        assert found.load == pytest.approx(180.0 / 80.0)
         assert found.replicas == 3
-        assert "and 24 of head-room" in found.message
+        assert "and 36 of head-room" in found.message
 
     def test_without_load_there_is_nothing_to_keep_room_for(self):
         found = face({pod(0): load()}, capacity=STATED, traffic=Traffic())

@@ -32,7 +32,7 @@ class Course:
 
 
 def score(job: Job) -> dict[str, object]:
-    dear = 1.1 if job.policy.startswith("stoker") else 1.0
+    dear = 1.25 if job.policy.startswith("stoker") else 1.0
     full = min(job.parameter, 2.0)
     hours = dear * (5 / max(full, 0.2)) * (1 + 0.02 * (job.case.seed % 10)) * (0.9 if job.variant else 1.0)
     missed = 0.2 * full**4
