@@ -15,17 +15,17 @@ from testbed.traffic_report import Outcome, Result
 from tests.cluster.operator_history import History
 from tests.cluster.operator_lab import Lab, draining, in_routing, is_ready, manifest, scaling
 
-OUTPUT_TOKENS = 500
-"""Some four seconds of an engine's time."""
+OUTPUT_TOKENS = 2000
+"""Some sixteen seconds of an engine's time: far longer than routers are given to see that a replica left."""
 
 
 def wave() -> list[TraceRequest]:
-    """One request a second for 15 s, nine for 30 s, one for 35 s: four replicas' worth at its height."""
-    rates = [1] * 15 + [9] * 30 + [1] * 35
+    """One request in four seconds for 16 s, nine for 32 s, one for 24 s: at most five replicas' worth."""
+    rates = [1] * 4 + [9] * 8 + [1] * 6
     return [
-        TraceRequest(second + number / rate, 200, OUTPUT_TOKENS)
-        for second, rate in enumerate(rates)
-        for number in range(rate)
+        TraceRequest(4 * (number + part / rate), 200, OUTPUT_TOKENS)
+        for number, rate in enumerate(rates)
+        for part in range(rate)
     ]
 
 
