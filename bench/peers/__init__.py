@@ -1,8 +1,8 @@
 """Stoker beside the real KEDA: the same control plane, Prometheus, traffic and replica models, in real time.
 
     python -m bench.peers reaction      # from a series in Prometheus to pods: about 8 minutes
-    python -m bench.peers faults        # what becomes of fleets whose metrics fail: about 11 minutes
-    python -m bench.peers confirm       # a ramp in real time, beside what bench.replay predicts: 20 minutes
+    python -m bench.peers faults        # what becomes of fleets whose metrics fail: about 12 minutes
+    python -m bench.peers confirm       # a ramp in real time, beside what bench.replay predicts: 15 minutes
 
 Real: etcd, API server, controller manager with its HPA controller, scheduler, KEDA's operator and metrics
 adapter, Prometheus, and Stoker's operator under its chart's roles. Simulated: nodes (kwok) and engines.
