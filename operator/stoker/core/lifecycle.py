@@ -115,6 +115,8 @@ def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
         pods: All pods with the deployment's label, in any order; those of a former namesake are left alone.
     """
     mine = sorted([p for p in pods if p.owner_uid == context.deployment.uid], key=attrgetter("key"))
+    if len(mine) == context.target and all(p.routed and p.revision == context.revision for p in mine):
+        return Steps()  # by far the commonest case: those that are wanted serve
     names = _Names(context, pods)
     replicas = _sorted_out(context, mine)
     balance = _balance(context, replicas, names)
