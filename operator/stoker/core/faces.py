@@ -230,16 +230,17 @@ def _face(
     beside: Sequence[Total] = (),
 ) -> Face:
     """A face over totals: blind if any of them is; complete only if all are, and those beside them."""
-    covered = min(t.covered for t in totals)
-    expected = max(t.expected for t in totals)
-    worst = max((t.freshness for t in totals), key=_SEVERITY.index)
-    if any(t.blind for t in totals):
+    covered = min([t.covered for t in totals])
+    expected = max([t.expected for t in totals])
+    if not covered:
         why = next(_why(t.reading) for t in totals if t.blind)
-        worst = max(worst, Freshness.STALE, key=_SEVERITY.index)
+        worst = max([Freshness.STALE, *(t.freshness for t in totals)], key=_SEVERITY.index)
         return Face(name, unit, None, target, 0, False, True, why, worst, covered, expected)
     value = combine([t.at_least for t in totals])
-    worst = max((t.freshness for t in (*totals, *beside)), key=_SEVERITY.index)
     complete = all(t.complete for t in (*totals, *beside))
+    worst = Freshness.FRESH
+    if not complete:
+        worst = max([t.freshness for t in (*totals, *beside)], key=_SEVERITY.index)
     replicas = needed(value, target)
     message = f"{shown(value)} {unit} at {shown(target)} per replica needs {replicas}"
     message += _partial([*totals, *beside])

@@ -28,6 +28,7 @@ from stoker.core.outlook import (
     closed,
     continues,
     fill,
+    filled,
     trend,
 )
 from stoker.core.readings import Signal
@@ -156,7 +157,8 @@ def look(
     while (outlook.slot + 1) * SLOT_SECONDS <= now:
         outlook = closed(fill(outlook, (outlook.slot + 1) * SLOT_SECONDS))
         outlook = _expect(outlook, ahead, history)
-    return replace(fill(outlook, now), at=now, value=measured.value)
+    area, seconds = filled(outlook, now)
+    return replace(outlook, at=now, value=measured.value, area=area, seconds=seconds)
 
 
 def _expect(outlook: Outlook, ahead: Ahead, history: History | None) -> Outlook:

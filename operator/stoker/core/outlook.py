@@ -152,11 +152,17 @@ def continues(outlook: Outlook, unit: str, now: float) -> bool:
 
 def fill(outlook: Outlook, until: float) -> Outlook:
     """The slot filled with the last known demand up to ``until``, which lies within it or at its end."""
+    area, seconds = filled(outlook, until)
+    return replace(outlook, area=area, seconds=seconds)
+
+
+def filled(outlook: Outlook, until: float) -> tuple[float, float]:
+    """Likewise: its area and the seconds in which the demand was known."""
     since = max(outlook.at, outlook.slot * SLOT_SECONDS)
     seconds = max(0.0, min(until, outlook.at + HOLDS_SECONDS) - since)
-    if outlook.value is None or not seconds:
-        return outlook
-    return replace(outlook, area=outlook.area + outlook.value * seconds, seconds=outlook.seconds + seconds)
+    if outlook.value is None:
+        return outlook.area, outlook.seconds
+    return outlook.area + outlook.value * seconds, outlook.seconds + seconds
 
 
 def closed(outlook: Outlook) -> Outlook:

@@ -156,17 +156,18 @@ def observed(traffic: Traffic, seen: Seen, rate_window: float, capacity: float) 
     if last is not None and seen.at < last.at:  # the clock stepped back
         return Traffic(last=seen, squares=traffic.squares, deviations=traffic.deviations)
     if last is None or seen.at - last.at > LONGEST_GAP:
-        return replace(_counted(replace(traffic, in_flight=(), levels=()), seen), last=seen)
+        return _counted(replace(traffic, in_flight=(), levels=()), seen)
     traffic = _requests(traffic, last, seen.at - last.at)
     traffic = _varied(traffic, seen, rate_window, capacity)
-    return replace(_counted(traffic, seen), last=seen)
+    return _counted(traffic, seen)
 
 
 def _counted(traffic: Traffic, seen: Seen) -> Traffic:
     kept = [i for i in traffic.in_flight if i.at >= seen.at - 2 * GROWTH_SECONDS]
     if kept and kept[-1].at == seen.at:  # the same scrape, asked for again
         kept.pop()
-    return replace(traffic, in_flight=(*kept, InFlight(seen.at, seen.running, seen.waiting)))
+    in_flight = (*kept, InFlight(seen.at, seen.running, seen.waiting))
+    return replace(traffic, last=seen, in_flight=in_flight)
 
 
 def _requests(traffic: Traffic, last: Seen, seconds: float) -> Traffic:
@@ -175,13 +176,15 @@ def _requests(traffic: Traffic, last: Seen, seconds: float) -> Traffic:
         return traffic
     fade = 0.5 ** (seconds / REQUEST_HALF_LIFE)
     done = last.finished * seconds
-    work, requests = (last.work or 0.0) * seconds, done
-    traffic = replace(traffic, work=traffic.work * fade + work, requests=traffic.requests * fade + requests)
+    work = traffic.work * fade + (last.work or 0.0) * seconds
+    requests = traffic.requests * fade + done
     if last.waiting > 0:
-        return traffic
+        return replace(traffic, work=work, requests=requests)
     fade = fade if done else 1.0
     return replace(
         traffic,
+        work=work,
+        requests=requests,
         stayed=traffic.stayed * fade + last.running * seconds,
         left=traffic.left * fade + done,
         staying=last.running,
