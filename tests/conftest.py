@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile(
@@ -50,9 +51,9 @@ class Together(LoadScopeScheduling):
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> Together | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together | None:
     """Make `--dist loadscope` know what belongs together.
 
     xdist has marks for that, which are without effect since pytest 9.2 (pytest-xdist issue 1386).
     """
-    return Together(config) if config.getvalue("dist") == "loadscope" else None
+    return Together(config, log) if config.getvalue("dist") == "loadscope" else None
