@@ -44,7 +44,7 @@ class TestDefaults:
         assert scaling.on_missing_metrics is OnMissingMetrics.HOLD
         assert scaling.targets.utilization == 0.8
         windows = scaling.windows
-        assert (windows.up.seconds, windows.down.seconds, windows.to_zero.seconds) == (0, 300, 3600)
+        assert (windows.up.seconds, windows.down.seconds, windows.to_zero.seconds) == (0, 180, 3600)
 
     def test_drain_and_memory(self, minimal):
         assert minimal.drain.timeout.seconds == 600

@@ -73,7 +73,7 @@ class TestGoodObjects:
         assert SIX_LINES.count("\n") == 6
         write(kubectl, namespace, SIX_LINES)
         spec = read(kubectl, namespace, "llama-3-8b")["spec"]
-        assert spec["scaling"]["windows"] == {"up": "0s", "down": "5m", "toZero": "1h"}
+        assert spec["scaling"]["windows"] == {"up": "0s", "down": "3m", "toZero": "1h"}
         assert spec["scaling"]["targets"] == {"utilization": 0.8, "timePerOutputToken": "50ms"}
         assert spec["accelerators"] == [{"name": "gpu", "resource": "nvidia.com/gpu", "count": 1}]
         assert "replicas" not in spec

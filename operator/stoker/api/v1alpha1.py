@@ -154,7 +154,7 @@ class Windows(ApiModel):
     up: Annotated[Duration, Between("0s", "1h")] = Duration("0s")
     """How long a higher demand has to last before replicas are added; a burst far above capacity does not
     wait. With 0 nothing waits: head-room for fluctuations is part of the demand already."""
-    down: Annotated[Duration, Between("0s", "24h")] = Duration("5m")
+    down: Annotated[Duration, Between("0s", "24h")] = Duration("3m")
     """How far back the highest demand counts when replicas are removed. They go when a tenth of the load
     stays free on the rest."""
     to_zero: Annotated[Duration, Between("1m", "168h")] = Duration("1h")
