@@ -40,9 +40,14 @@ class Together(LoadScopeScheduling):
             "tests/cluster/test_install.py",
             "tests/cluster/test_operator_apiserver.py",
             "tests/cluster/test_plane.py",
+            "tests/cluster/test_tutorial.py",
         }
     )
-    """They start a plane or a Prometheus for themselves: each worker that ran one would start another."""
+    """They start a plane or a Prometheus for themselves: each worker that ran one would start another.
+
+    A file is given out before single tests. That is why the tutorial is here: it takes minutes, and a worker
+    holds a second test while it runs the first one, which must not be the tutorial behind the long outage.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         """What is given to a worker as a whole: a file, or a test."""
