@@ -49,11 +49,14 @@ class Session:
         return self._loads[fleet.namespace]
 
     async def in_flight(self, fleet: Fleet) -> float | None:
-        """What Prometheus answers now to the fleet's query; None for nothing."""
+        """What Prometheus answers now to the fleet's query; None for nothing, and when it does not answer."""
         url = f"{self.arena.prometheus_of(fleet).url}/api/v1/query"
-        async with self.client.get(url, params={"query": fleet.query}) as answer:
-            answer.raise_for_status()
-            result = (await answer.json())["data"]["result"]
+        try:
+            async with self.client.get(url, params={"query": fleet.query}) as answer:
+                answer.raise_for_status()
+                result = (await answer.json())["data"]["result"]
+        except (aiohttp.ClientError, TimeoutError):
+            return None
         return float(result[0]["value"][1]) if result else None
 
     async def settle(self, fleets: Iterable[Fleet], replicas: Callable[[Fleet], int], seconds: float) -> None:
