@@ -56,7 +56,7 @@ test-fast: $(STAMP) ## Run the tests that need no control plane
 	  -m "not cluster and not built and not slow" $(ARGS)
 
 .PHONY: guards
-guards: testbed ## Take out one guard after the other, and see the tests fail that are about it (an hour)
+guards: testbed ## Take out one guard after the other, and see the tests fail that are about it (two hours)
 	@$(BIN)/python hack/guards.py --workers 3 $(ARGS)
 
 .PHONY: lint

@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 PACKAGES = ("stoker", "testbed", "tests")
+
+
+def pytest_configure() -> None:
+    """Let a property end with its first counterexample: to make it smaller takes minutes."""
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile("guards", settings.default, phases=phases, report_multiple_bugs=False)
+    settings.load_profile("guards")
 
 
 def pytest_sessionstart() -> None:
