@@ -92,6 +92,7 @@ class TestStatus:
     def test_the_expected_one_is_kept_and_wakes_nobody(self, store):
         assert store.put("ModelDeployment", self.written(2, 2)) is None
         assert store.deployments[KEY].status.desired_replicas == 2
+        assert not store._expected, "the statuses of a large fleet are not kept twice"
 
     def test_another_one_is_looked_at(self, store):
         assert store.put("ModelDeployment", self.written(2, 3)) == KEY

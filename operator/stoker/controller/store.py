@@ -141,6 +141,7 @@ class Store:
         record = deployment_from(obj, known)
         self.deployments[key] = record
         if known is not None and self._expected.get(key) == record.status:
+            del self._expected[key]
             known = replace(known, status=record.status)
         return key, record != known
 
