@@ -81,7 +81,7 @@ def test_requests_beyond_the_drain_timeout_are_cut_and_told(scaled: Lab, load: H
     assert event["type"] == "Warning"
     assert f"{victim} is deleted with 3 requests in flight" in event["note"]
     assert "Raise spec.drain.timeout" in event["note"]
-    assert load.cut == 3
+    scaled.until("their streams cut", lambda: load.cut == 3)
 
 
 def test_demand_that_returns_takes_draining_replicas_back(scaled: Lab, load: HeldRequests):
