@@ -85,7 +85,8 @@ def test_a_revision_that_fails_leaves_the_old_one_serving_and_can_be_taken_back(
         assert "2 replicas of the old one stay" in message
         assert OTHER["image"] in message
         assert lab.verdict("Ready") == "True/Serving"
-        assert lab.events("RolloutStuck")[0]["type"] == "Warning"
+        (event,) = lab.until("the Event", lambda: lab.events("RolloutStuck"))
+        assert event["type"] == "Warning"
         lab.apply(good)
         lab.until("the failed one gone", lambda: uids(lab.pods(live=False)) == old)
         lab.until_verdict("Progressing", "False/Complete")
