@@ -106,14 +106,17 @@ class _Target:
         low, high = bisect_right(self.times, start), bisect_right(self.times, end)
         return [(self.times[i], row[column]) for i in range(low, high) if (row := self.rows[i]) is not None]
 
+    def rate(self, column: int, window: float, at: float) -> float | None:
+        """See `rate`."""
+        return rate(self.within(column, at - window, at), at - window, at)
+
     def slope(self, column: int, window: float, unbroken: float, at: float) -> float | None:
-        """See `Prometheus.slopes`; None where there is no such slope."""
+        """See `Prometheus.slopes`."""
         last, then = self.latest(at), self.latest(at - window)
-        if last is None or then is None:
-            return None
         samples = self.within(column, at - unbroken, at)
-        if not samples or any(later < earlier for (_, earlier), (_, later) in pairwise(samples)):
-            return None
+        reset = any(later < earlier for (_, earlier), (_, later) in pairwise(samples))
+        if last is None or then is None or not samples or reset:
+            return self.rate(column, window, at)
         seconds = last[0] - then[0]
         return (last[1][column] - then[1][column]) / seconds if seconds else math.nan
 
@@ -178,12 +181,8 @@ class Prometheus:
         """
         self._ask(at)
         index = Exposition._fields.index(column)
-        found: dict[str, float] = {}
-        for pod, target in self._targets.items():
-            value = rate(target.within(index, at - window, at), at - window, at)
-            if value is not None:
-                found[pod] = value
-        return found
+        known = ((pod, target.rate(index, window, at)) for pod, target in self._targets.items())
+        return {pod: value for pod, value in known if value is not None}
 
     def slopes(self, column: str, window: float, unbroken: float, at: float) -> dict[str, float]:
         """From the last sample before the window to the last one, per second, by pod; else ``rate()``.
@@ -196,14 +195,8 @@ class Prometheus:
         """
         self._ask(at)
         index = Exposition._fields.index(column)
-        found: dict[str, float] = {}
-        for pod, target in self._targets.items():
-            value = target.slope(index, window, unbroken, at)
-            if value is None:
-                value = rate(target.within(index, at - window, at), at - window, at)
-            if value is not None:
-                found[pod] = value
-        return found
+        known = ((pod, target.slope(index, window, unbroken, at)) for pod, target in self._targets.items())
+        return {pod: value for pod, value in known if value is not None}
 
     def averages(self, column: str, window: float, at: float) -> dict[str, float]:
         """``avg_over_time(column[window])`` by pod.
