@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from stoker.api import meta
 from stoker.api.conditions import ConditionType, Reason
@@ -25,6 +26,7 @@ from stoker.api.v1alpha1 import (
     Decision,
     DemandStatus,
     FieldError,
+    ForecastStatus,
     ModelDeploymentStatus,
     ReplicaPhase,
     ReplicaState,
@@ -49,28 +51,27 @@ _ARGUMENT = re.compile(r"\.args(\[\d+\])?$")
 
 
 def compute(decided: Decided) -> ModelDeploymentStatus:
-    """The whole status. Equal to the published one when there is nothing new to say."""
-    before = decided.deployment.status
-    alive = [p for p in decided.pods if not p.terminal]
-    states = _replica_states(decided)
-    status = ModelDeploymentStatus(
-        observed_generation=decided.deployment.generation,
-        replicas=len(alive),
-        ready_replicas=decided.serving,
-        desired_replicas=decided.desired,
-        granted_replicas=decided.grant.replicas,
-        ready=f"{decided.serving}/{decided.desired}",
-        selector=meta.selector(decided.deployment.key.name),
-        accelerator=_accelerator(decided),
-        tokens_per_second=_tokens_per_second(decided),
-        capacity=_capacity(decided),
-        startup=decided.startup,
-        scaling=_scaling(decided),
-        replica_states=states[:MAX_REPLICA_STATES],
-        replica_states_omitted=max(0, len(states) - MAX_REPLICA_STATES) or None,
-        conditions=conditions_of(decided),
+    """The whole status; the very one that is published when there is nothing new to say, as on most ticks."""
+    published, prompt = decided.deployment.status, _prompt(decided)
+    told = _tells(published, prompt)
+    if told and not _due(published, decided):
+        return published
+    drifting = _drifting(decided, prompt)
+    if told and _drifting_of(published) == drifting:
+        return published
+    scaling = ScalingStatus(
+        **prompt.scaling,
+        demand=drifting.demand,
+        demand_observed_at=moment(decided.now) if decided.scaling is not None else None,
+        forecast=drifting.forecast,
     )
-    return _settled(before, status, decided.now, refresh_seconds(decided.fleet_size))
+    return ModelDeploymentStatus(
+        **prompt.fields,
+        tokens_per_second=drifting.tokens_per_second,
+        capacity=drifting.capacity,
+        scaling=scaling,
+        conditions=prompt.conditions,
+    )
 
 
 def refresh_seconds(fleet_size: int) -> float:
@@ -106,6 +107,55 @@ def failed(deployment: ModelDeployment, reason: Reason, message: str, now: float
 # --- Fields --------------------------------------------------------------------------------------
 
 
+class _Prompt(NamedTuple):
+    """What is published at once."""
+
+    fields: dict[str, Any]
+    """Of the status."""
+    scaling: dict[str, Any]
+    """Of its scaling section."""
+    conditions: tuple[Condition, ...]
+    """But for their messages, which may wait."""
+
+
+class _Drifting(NamedTuple):
+    """What may wait for the refresh: numbers that drift, and messages that tell of nothing else."""
+
+    tokens_per_second: int | None
+    capacity: tuple[CapacityStatus, ...]
+    demand: tuple[DemandStatus, ...]
+    forecast: ForecastStatus | None
+    conditions: tuple[Condition, ...]
+
+
+def _prompt(decided: Decided) -> _Prompt:
+    states = _replica_states(decided)
+    fields = {
+        "observed_generation": decided.deployment.generation,
+        "replicas": sum([not p.terminal for p in decided.pods]),
+        "ready_replicas": decided.serving,
+        "desired_replicas": decided.desired,
+        "granted_replicas": decided.grant.replicas,
+        "ready": f"{decided.serving}/{decided.desired}",
+        "selector": meta.selector(decided.deployment.key.name),
+        "accelerator": _accelerator(decided),
+        "startup": decided.startup,
+        "replica_states": states[:MAX_REPLICA_STATES],
+        "replica_states_omitted": max(0, len(states) - MAX_REPLICA_STATES) or None,
+    }
+    return _Prompt(fields, _scaling(decided), conditions_of(decided))
+
+
+def _drifting(decided: Decided, prompt: _Prompt) -> _Drifting:
+    return _Drifting(
+        tokens_per_second=_tokens_per_second(decided),
+        capacity=_capacity(decided),
+        demand=tuple([_demand(face) for face in decided.faces]),
+        forecast=decided.forecast,
+        conditions=prompt.conditions,
+    )
+
+
 def _accelerator(decided: Decided) -> str | None:
     spec = decided.deployment.spec
     return spec.accelerators[0].name if spec is not None else None
@@ -130,32 +180,16 @@ def _capacity(decided: Decided) -> tuple[CapacityStatus, ...]:
     )
 
 
-def _scaling(decided: Decided) -> ScalingStatus | None:
-    before = decided.deployment.status.scaling or ScalingStatus(mode="Fixed")
-    decision = _decision(decided)
-    history = (decision, *before.history)[:MAX_HISTORY] if decision is not None else before.history
-    mode = decided.scaling.mode.value if decided.scaling is not None else "Fixed"
-    if decided.scaling is None:
-        return before.model_copy(
-            update={
-                "mode": mode,
-                "bounds": None,
-                "demand": (),
-                "demand_observed_at": None,
-                "forecast": None,
-                "history": history,
-                "last_decision": decision or before.last_decision,
-            }
-        )
-    return ScalingStatus(
-        mode=mode,
-        bounds=_bounds(decided),
-        demand=tuple(_demand(face) for face in decided.faces),
-        demand_observed_at=moment(decided.now),
-        forecast=decided.forecast,
-        last_decision=decision or before.last_decision,
-        history=history,
-    )
+def _scaling(decided: Decided) -> dict[str, Any]:
+    """The scaling section but for what drifts."""
+    published, decision = decided.deployment.status.scaling, _decision(decided)
+    last, history = (published.last_decision, published.history) if published is not None else (None, ())
+    return {
+        "mode": decided.scaling.mode.value if decided.scaling is not None else "Fixed",
+        "bounds": _bounds(decided),
+        "last_decision": decision or last,
+        "history": (decision, *history)[:MAX_HISTORY] if decision is not None else history,
+    }
 
 
 def _bounds(decided: Decided) -> BoundsStatus | None:
@@ -208,9 +242,13 @@ def _demand(face: Face) -> DemandStatus:
         freshness=face.freshness,
         covered=face.covered,
         expected=face.expected,
-        proposes=None if face.blind else face.replicas,
+        proposes=_proposes(face),
         message=face.message,
     )
+
+
+def _proposes(face: Face) -> int | None:
+    return None if face.blind else face.replicas
 
 
 def _replica_states(decided: Decided) -> tuple[ReplicaState, ...]:
@@ -244,50 +282,40 @@ def _phase_since(pod: Pod) -> float:
 # --- Quiet ---------------------------------------------------------------------------------------
 
 
-def _settled(
-    before: ModelDeploymentStatus, after: ModelDeploymentStatus, now: float, refresh: float
-) -> ModelDeploymentStatus:
-    """The new status; numbers that only drift stay as published for ``refresh`` seconds."""
-    if after == before:  # by far the commonest case
-        return before
-    if before.scaling is None or after.scaling is None:
-        return after
-    if _prompt(before) != _prompt(after):
-        return after
-    drifted = _drifting(before) != _drifting(after)
-    published = before.scaling.demand_observed_at
-    young = published is not None and now - published.timestamp() < refresh
-    turned = [(d.signal, d.freshness, d.proposes) for d in before.scaling.demand] != [
-        (d.signal, d.freshness, d.proposes) for d in after.scaling.demand
-    ]
-    return after if drifted and (turned or not young) else before
-
-
-_DRIFTS = frozenset({"tokens_per_second", "capacity", "scaling", "conditions"})
-"""Fields of a status that hold what may wait for the refresh."""
-
-_SCALING_DRIFTS = frozenset({"demand", "demand_observed_at", "forecast"})
-"""Likewise of its scaling section."""
-
-
-def _prompt(status: ModelDeploymentStatus) -> tuple[object, ...]:
-    """What is published at once: all but the numbers that drift, and messages that tell of nothing else."""
-    assert status.scaling is not None  # noqa: S101 - the caller has looked
+def _tells(published: ModelDeploymentStatus, prompt: _Prompt) -> bool:
+    """Whether the published status says already all that would be published at once."""
+    scaling = published.scaling
     return (
-        {name: value for name, value in vars(status).items() if name not in _DRIFTS},
-        {name: value for name, value in vars(status.scaling).items() if name not in _SCALING_DRIFTS},
-        [
-            (c.type, c.status, c.reason, c.observed_generation, c.last_transition_time)
-            for c in status.conditions
-        ],
+        scaling is not None
+        and prompt.fields.items() <= vars(published).items()
+        and prompt.scaling.items() <= vars(scaling).items()
+        and [_gist(c) for c in prompt.conditions] == [_gist(c) for c in published.conditions]
     )
 
 
-def _drifting(status: ModelDeploymentStatus) -> tuple[object, ...]:
-    """What may wait for the refresh."""
-    scaling = status.scaling
-    signals = (scaling.demand, scaling.forecast) if scaling is not None else ()
-    return status.tokens_per_second, status.capacity, signals, status.conditions
+def _gist(condition: Condition) -> tuple[object, ...]:
+    """A condition without its message."""
+    c = condition
+    return c.type, c.status, c.reason, c.observed_generation, c.last_transition_time
+
+
+def _due(published: ModelDeploymentStatus, decided: Decided) -> bool:
+    """Whether numbers that drifted may be published: it has been long enough, or a decision turned on one."""
+    scaling = published.scaling
+    observed_at = scaling.demand_observed_at if scaling is not None else None
+    if scaling is None or observed_at is None:
+        return True
+    if decided.now - observed_at.timestamp() >= refresh_seconds(decided.fleet_size):
+        return True
+    said = [(d.signal, d.freshness, d.proposes) for d in scaling.demand]
+    return said != [(f.name, f.freshness, _proposes(f)) for f in decided.faces]
+
+
+def _drifting_of(published: ModelDeploymentStatus) -> _Drifting:
+    """What is published of that which may wait."""
+    scaling = published.scaling
+    demand, forecast = (scaling.demand, scaling.forecast) if scaling is not None else ((), None)
+    return _Drifting(published.tokens_per_second, published.capacity, demand, forecast, published.conditions)
 
 
 def _rounded(value: float) -> float:
