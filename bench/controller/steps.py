@@ -32,14 +32,15 @@ from stoker.api import meta
 from stoker.clients.answers import read
 from stoker.controller.loop import MOST_PER_TICK
 from stoker.controller.store import Store
-from stoker.core import signals, urgency
+from stoker.core import promql, signals, urgency
 from stoker.core.engines.vllm import METRICS
 from stoker.core.observed import Memory, Snapshot
 from stoker.core.parse import timestamp
 from stoker.core.plan import Apply, CreatePod, Plan
+from stoker.core.promql import Freshness
 from stoker.core.readings import Key, Metrics, Signal
 from stoker.core.reconcile import reconcile
-from stoker.core.signals import Answer, Freshness
+from stoker.core.signals import Answer
 
 BEGIN = "2027-01-15T08:00:00Z"
 SETTLING_SECONDS = 3600.0
@@ -177,13 +178,13 @@ def _running(manifest: Any) -> Object:
 
 def bodies(pods: list[Key], now: float) -> dict[str, bytes]:
     """What Prometheus answers to each of the operator's queries about these pods."""
-    return {name: _body(name, pods, now) for name in signals.queries([METRICS])}
+    return {name: _body(name, pods, now) for name in promql.queries([METRICS])}
 
 
 def _body(name: str, pods: list[Key], now: float) -> bytes:
     scraped = now - now % exposition.SCRAPE_SECONDS
     signal = Signal.RUNNING if name in set(Freshness) else Signal(name)
-    tag = signals.series_id(METRICS.series[signal][0], METRICS)
+    tag = promql.series_id(METRICS.series[signal][0], METRICS)
     result = [
         {
             "metric": {"namespace": pod.namespace, "pod": pod.name, "series": tag},

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 
 from stoker.backtest.recorded import Life
+from stoker.core.promql import Freshness, series_id
 from stoker.core.readings import Key, MetricNames, Signal
-from stoker.core.signals import Answer, Freshness, Sample, Samples, series_id
+from stoker.core.signals import Answer, Sample, Samples
 
 START = 1_800_000_000.0
 NAMESPACE = "models"

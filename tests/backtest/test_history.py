@@ -10,8 +10,9 @@ from stoker.backtest.history import FEWEST, MOST, OWN_QUERY, History, Scope, _co
 from stoker.clients.answers import Course, Matrix, Span
 from stoker.core import gateway
 from stoker.core.history import STEP_SECONDS
+from stoker.core.promql import Freshness, queries
 from stoker.core.readings import Key, Signal
-from stoker.core.signals import Failed, Freshness, queries
+from stoker.core.signals import Failed
 from tests.factories import vllm
 
 FLEET = Key("models", "llama")

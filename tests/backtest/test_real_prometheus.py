@@ -15,8 +15,9 @@ from stoker.backtest.replay import Replay
 from stoker.clients.answers import Span
 from stoker.clients.prometheus import Prometheus
 from stoker.core.observed import Memory, Snapshot
+from stoker.core.promql import queries
 from stoker.core.reconcile import reconcile
-from stoker.core.signals import gathered, queries
+from stoker.core.signals import gathered
 from tests.backtest.made_up import REVISION, Past, Replica, prometheus_with, wave
 from tests.docs.markdown import ROOT, blocks, commands
 from tests.factories import deployment, vllm

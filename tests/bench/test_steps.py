@@ -6,7 +6,7 @@ from bench.controller import fleet
 from bench.controller.steps import Fleet, Meter, bodies, ticks
 from stoker.api.conditions import ConditionType, find
 from stoker.api.v1alpha1 import ConditionStatus
-from stoker.core import signals
+from stoker.core import promql
 from stoker.core.engines.vllm import METRICS
 
 SIZE = 3
@@ -25,7 +25,7 @@ def test_every_model_has_its_pods_and_scales(world):
 
 def test_every_query_has_an_answer_about_every_pod(world):
     told = bodies(world.pods, world.now)
-    assert told.keys() == signals.queries([METRICS]).keys()
+    assert told.keys() == promql.queries([METRICS]).keys()
     assert all(body.count(b'"metric"') == len(world.pods) for body in told.values())
 
 

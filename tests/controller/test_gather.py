@@ -10,8 +10,9 @@ import pytest
 from stoker.controller.gather import Gatherer
 from stoker.controller.store import Store
 from stoker.core import gateway
+from stoker.core.promql import FIRST_TOKEN
 from stoker.core.readings import EngineLoad, Fresh, Key, Missing, Signal, Stale
-from stoker.core.signals import FIRST_TOKEN, Failed, Sample, Samples
+from stoker.core.signals import Failed, Sample, Samples
 from tests.factories import KEY, NAMESPACE, NOW, manifest
 
 STALE_AFTER = 60.0

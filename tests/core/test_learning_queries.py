@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from stoker.core import signals
+from stoker.core import promql
 from stoker.core.readings import MetricNames, Series, Signal
 from testbed.binaries import ensure
 from tests.factories import vllm
@@ -37,7 +37,7 @@ def answer(pod: str, tag: str, value: float) -> dict[str, object]:
 @pytest.mark.built
 def test_promtool_answers_them_as_they_are_meant(tmp_path):
     """One pod with two data-parallel ranks, an older one, one that has to do with Little's law."""
-    asked = signals.queries([vllm(), COUNTING])
+    asked = promql.queries([vllm(), COUNTING])
     between, usage = "vllm:inter_token_latency_seconds", "vllm:kv_cache_usage_perc"
     told = [
         series(f"{between}_sum", "ranks", "0+300x20", engine="0"),

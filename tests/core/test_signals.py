@@ -1,15 +1,15 @@
-"""PromQL out, readings in: one query per signal, and what an answer is worth."""
+"""Readings in: what an answer of Prometheus is worth."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 
-from stoker.core import signals
+from stoker.core import promql, signals
+from stoker.core.promql import Freshness
 from stoker.core.readings import Fresh, Key, MetricNames, Missing, PodMetrics, Series, Signal, Stale
-from stoker.core.signals import Answer, Failed, Freshness, LatencyScope, Sample, Samples
+from stoker.core.signals import Answer, Failed, Sample, Samples
 from tests.factories import NOW, vllm
 
 VLLM: MetricNames = vllm()
@@ -31,7 +31,7 @@ def sample(
     labels = {
         "namespace": pod.namespace,
         "pod": pod.name,
-        "series": signals.series_id(series, metrics),
+        "series": promql.series_id(series, metrics),
         **more,
     }
     return Sample(labels, value, THEIR_NOW)
@@ -61,118 +61,6 @@ def read(found: dict[str, Answer], metrics: MetricNames = VLLM) -> PodMetrics:
 
 def reading(found: dict[str, Answer], signal: Signal = Signal.RUNNING) -> object:
     return read(found).readings[signal]
-
-
-class TestQueries:
-    def test_there_is_one_query_per_signal_and_two_for_freshness_whatever_the_fleet(self):
-        asked = signals.queries([VLLM] * 1000)
-
-        assert set(asked) == {s.value for s in Signal} | {f.value for f in Freshness}
-
-    def test_a_counter_is_asked_as_a_rate_over_the_engines_window(self):
-        assert signals.queries([VLLM])["generatedTokens"] == (
-            "label_replace(sum by (namespace, pod) (("
-            "(vllm:generation_tokens_total - vllm:generation_tokens_total offset 60s) / "
-            "(timestamp(vllm:generation_tokens_total) - timestamp(vllm:generation_tokens_total offset 60s)) "
-            "and resets(vllm:generation_tokens_total[95s]) == 0) or rate(vllm:generation_tokens_total[60s])"
-            '), "series", "vllm:generation_tokens_total@60s", "", "")'
-        )
-
-    def test_a_gauge_is_asked_as_it_is(self):
-        assert signals.queries([VLLM])["running"] == (
-            'label_replace(sum by (namespace, pod) (vllm:num_requests_running), "series", '
-            '"vllm:num_requests_running@60s", "", "")'
-        )
-
-    def test_the_cache_is_asked_over_the_whole_window_and_averaged_over_the_ranks(self):
-        assert signals.queries([VLLM])["cacheUsage"] == (
-            "label_replace(avg by (namespace, pod) (avg_over_time(vllm:kv_cache_usage_perc[60s])), "
-            '"series", "vllm:kv_cache_usage_perc@60s", "", "")'
-        )
-
-    def test_the_time_between_tokens_is_the_mean_of_the_histogram(self):
-        assert signals.queries([VLLM])["interTokenLatency"] == (
-            "label_replace(sum by (namespace, pod) (rate(vllm:inter_token_latency_seconds_sum[60s])) / "
-            "sum by (namespace, pod) (rate(vllm:inter_token_latency_seconds_count[60s])), "
-            '"series", "vllm:inter_token_latency_seconds@60s", "", "")'
-        )
-
-    def test_without_a_histogram_it_is_the_requests_in_the_batch_per_token_and_second(self):
-        tokens = (Series("tokens_total"),)
-        known = {Signal.GENERATED_TOKENS: tokens, Signal.INTER_TOKEN_LATENCY: tokens}
-        metrics = replace(CUSTOM, series=CUSTOM.series | known)
-
-        assert signals.queries([metrics])["interTokenLatency"].startswith(
-            "label_replace(sum by (namespace, pod) (avg_over_time(busy[300s])) / "
-            "sum by (namespace, pod) (rate(tokens_total[300s])), "
-        )
-
-    def test_several_engines_are_joined_with_or_under_labels_that_differ(self):
-        query = signals.queries([VLLM, CUSTOM])["requests"]
-
-        left, _, right = query.partition(" or label_replace")
-        assert "rate(served_total[300s])" in left
-        assert '"served_total@300s"' in left
-        assert "rate(vllm:request_success_total[60s])" in right
-
-    def test_a_signal_that_only_one_engine_has_is_asked_of_that_one(self):
-        assert " or " not in signals.queries([VLLM, CUSTOM])["waiting"]
-
-    def test_of_alternatives_each_pod_answers_with_the_first_that_it_has(self):
-        """An engine that prefers the second one asks for it by itself: its pods may have both."""
-        preferred, other = VLLM.series[Signal.PROMPT_TOKENS]
-        plain = replace(VLLM, series=VLLM.series | {Signal.PROMPT_TOKENS: (other,)})
-        tags = [f'"{signals.series_id(series, VLLM)}", "", "")' for series in (preferred, other)]
-
-        alone = signals.queries([VLLM])["promptTokens"]
-        joined = signals.queries([VLLM, plain])["promptTokens"]
-
-        left, _, right = alone.partition(" or on (namespace, pod) ")
-        assert left.startswith("(label_replace(")
-        assert left.endswith(tags[0])
-        assert right.endswith(tags[1] + ")")
-        assert joined == f"{alone} or {right.removesuffix(')')}"
-
-    def test_the_same_engines_in_another_order_make_the_same_queries(self):
-        assert signals.queries([VLLM, CUSTOM]) == signals.queries([CUSTOM, VLLM, CUSTOM])
-
-    def test_a_label_within_a_tag_keeps_the_query_well_formed(self):
-        query = signals.queries([VLLM])["promptTokens"]
-
-        assert 'rate(vllm:prompt_tokens_by_source_total{source="local_compute"}[60s])' in query
-        assert "\"vllm:prompt_tokens_by_source_total{source='local_compute'}@60s\"" in query
-
-    @pytest.mark.parametrize(
-        ("metrics", "offset"),
-        [(VLLM, "offset 60s"), (CUSTOM, "offset 300s")],
-        ids=["a minute", "five minutes"],
-    )
-    def test_the_start_of_the_window_is_looked_at_where_a_sample_has_to_stand(self, metrics, offset):
-        assert offset in signals.queries([metrics])[Freshness.WINDOW_START.value]
-
-    def test_the_age_of_the_last_sample_is_that_of_the_oldest_series_of_the_pod(self):
-        query = signals.queries([VLLM])[Freshness.LAST_SAMPLE.value]
-
-        assert "min by (namespace, pod) (timestamp(vllm:num_requests_running))" in query
-
-    def test_histograms_are_asked_only_where_a_target_needs_them(self):
-        assert signals.FIRST_TOKEN not in signals.queries([VLLM])
-
-    def test_histograms_of_all_namespaces_are_one_query(self):
-        scopes = [LatencyScope("b", VLLM), LatencyScope("a", VLLM), LatencyScope("b", VLLM)]
-
-        query = signals.queries([VLLM], scopes)[signals.FIRST_TOKEN]
-
-        assert 'rate(vllm:time_to_first_token_seconds_bucket{namespace=~"a|b"}[60s])' in query
-        assert "sum by (namespace, pod, le)" in query
-
-    def test_an_engine_without_a_histogram_is_not_asked_for_it(self):
-        metrics = replace(CUSTOM, first_token=None)
-
-        assert signals.FIRST_TOKEN not in signals.queries([metrics], [LatencyScope("a", metrics)])
-
-    def test_nothing_to_ask_makes_no_query(self):
-        assert signals.queries([]) == {}
 
 
 class TestFreshness:
@@ -209,11 +97,11 @@ class TestFreshness:
 
 
 class TestWholeWindow:
-    @pytest.mark.parametrize("signal", sorted(signals.COUNTERS))
+    @pytest.mark.parametrize("signal", sorted(promql.COUNTERS))
     def test_a_rate_whose_window_has_no_sample_near_its_start_is_stale(self, signal):
         assert reading(answers(oldest=95.1), signal) == Stale(7.0, NOW)
 
-    @pytest.mark.parametrize("signal", sorted(signals.COUNTERS))
+    @pytest.mark.parametrize("signal", sorted(promql.COUNTERS))
     def test_a_rate_whose_samples_reach_to_the_start_is_fresh(self, signal):
         assert isinstance(reading(answers(oldest=94.9), signal), Fresh)
 
@@ -339,7 +227,7 @@ class TestBuckets:
     def buckets(self, *pairs: tuple[str, float]) -> tuple[tuple[float, float], ...]:
         labels = {"namespace": POD.namespace, "pod": POD.name, "series": VLLM.first_token or ""}
         histogram = vector(*(Sample({**labels, "le": le}, value, THEIR_NOW) for le, value in pairs))
-        return read(answers() | {signals.FIRST_TOKEN: histogram}).first_token_buckets
+        return read(answers() | {promql.FIRST_TOKEN: histogram}).first_token_buckets
 
     def test_they_come_sorted_by_their_bounds(self):
         assert self.buckets(("+Inf", 3.0), ("0.5", 1.0), ("10", 2.0)) == (
@@ -357,4 +245,20 @@ class TestBuckets:
         assert self.buckets((le, value), ("+Inf", 2.0)) == ((math.inf, 2.0),)
 
     def test_a_failed_query_gives_none(self):
-        assert read(answers() | {signals.FIRST_TOKEN: Failed("no")}).first_token_buckets == ()
+        assert read(answers() | {promql.FIRST_TOKEN: Failed("no")}).first_token_buckets == ()
+
+
+class TestIdleAlternatives:
+    PREFERRED, OTHER = VLLM.series[Signal.PROMPT_TOKENS]
+
+    def test_is_one_that_no_pod_answered_with(self):
+        assert signals.idle(answers(), [VLLM, CUSTOM]) == {promql.series_id(self.OTHER, VLLM)}
+
+    def test_is_none_that_a_pod_answered_with(self):
+        older = vector(sample(self.PREFERRED, 1.0), sample(self.OTHER, 1.0, pod=Key("models", "old-0")))
+
+        assert signals.idle(answers() | {"promptTokens": older}, [VLLM]) == frozenset()
+
+    def test_is_none_of_which_prometheus_said_nothing(self):
+        assert signals.idle(answers() | {"promptTokens": Failed("busy")}, [VLLM]) == frozenset()
+        assert signals.idle({}, [VLLM]) == frozenset()

@@ -7,14 +7,15 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.core import signals
+from stoker.core import promql, signals
 from stoker.core.capacity import SCHEDULING_GRACE, allocate
 from stoker.core.faces import Face
 from stoker.core.observed import Memory, ModelDeployment, Pod, Snapshot
+from stoker.core.promql import Freshness
 from stoker.core.readings import Fresh, Key, PodMetrics, Signal
 from stoker.core.reconcile import reconcile
 from stoker.core.scaling import recommend
-from stoker.core.signals import Freshness, Sample, Samples
+from stoker.core.signals import Sample, Samples
 from tests.factories import (
     KEY,
     NAMESPACE,
@@ -98,7 +99,7 @@ def per_second(samples: list[tuple[float, float]], at: float) -> float | None:
     """What the query yields: the slope between two samples a window apart; ``rate()`` where it was reset."""
     known = [(t, v) for t, v in samples if t <= at]
     earlier = [(t, v) for t, v in known if t <= at - WINDOW]
-    lately = [v for t, v in known if t > at - WINDOW - signals.edge(WINDOW)]
+    lately = [v for t, v in known if t > at - WINDOW - promql.edge(WINDOW)]
     if not earlier or any(v < u for u, v in pairwise(lately)):
         return rate(samples, at)
     (t0, v0), (t1, v1) = earlier[-1], known[-1]
@@ -109,13 +110,13 @@ def read(samples: list[tuple[float, float]], at: float) -> PodMetrics:
     """What Stoker reads of a pod whose token counter was scraped so."""
     names, key = vllm(), pod().key
     (counter,) = names.series[Signal.GENERATED_TOKENS]
-    query = signals.queries([names])[Signal.GENERATED_TOKENS]
-    assert f"resets({counter}[{WINDOW + signals.edge(WINDOW):.0f}s]) == 0" in query
+    query = promql.queries([names])[Signal.GENERATED_TOKENS]
+    assert f"resets({counter}[{WINDOW + promql.edge(WINDOW):.0f}s]) == 0" in query
     assert f"or rate({counter}[{WINDOW:.0f}s])" in query
 
     def vector(signal: Signal, value: float | None) -> Samples:
         labels = {"namespace": key.namespace, "pod": key.name}
-        labels["series"] = signals.series_id(names.series[signal][0], names)
+        labels["series"] = promql.series_id(names.series[signal][0], names)
         return Samples(() if value is None else (Sample(labels, value, at),))
 
     times = [t for t, _ in samples if t <= at]

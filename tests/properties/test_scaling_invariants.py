@@ -9,13 +9,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.core import signals
+from stoker.core import promql, signals
 from stoker.core.learning import capacity_of
 from stoker.core.observed import Memory, Snapshot
 from stoker.core.plan import Plan
+from stoker.core.promql import Freshness
 from stoker.core.readings import Fresh, Metrics, Missing, PodMetrics, Signal, Stale
 from stoker.core.reconcile import reconcile
-from stoker.core.signals import Freshness, Sample, Samples
+from stoker.core.signals import Sample, Samples
 from tests.factories import KEY, NOW, deployment, load, loading, pod, snapshot, vllm
 
 SPEC = {"minReplicas": 1, "maxReplicas": 9, "windows": {"up": "10s", "down": "1m"}}
@@ -132,16 +133,16 @@ def test_a_clock_that_steps_completes_no_window(current, step):
 @given(st.sampled_from(list(Signal)), WEIRD)
 def test_numbers_that_cannot_be_are_missing(signal, value):
     names = vllm()
-    running = signals.series_id(names.series[Signal.RUNNING][0], names)
+    running = promql.series_id(names.series[Signal.RUNNING][0], names)
 
     def vector(tag: str, number: float) -> Samples:
         return Samples((Sample({"namespace": "n", "pod": "p", "series": tag}, number, 1000.0),))
 
-    answers = {s.value: vector(signals.series_id(names.series[s][0], names), 1.0) for s in Signal}
+    answers = {s.value: vector(promql.series_id(names.series[s][0], names), 1.0) for s in Signal}
     answers |= {f.value: vector(running, 960.0) for f in Freshness} | {
         Freshness.LAST_SAMPLE.value: vector(running, 999.0)
     }
-    answers[signal.value] = vector(signals.series_id(names.series[signal][0], names), value)
+    answers[signal.value] = vector(promql.series_id(names.series[signal][0], names), value)
     key = pod().key._replace(namespace="n", name="p")
     read = signals.gathered(answers, [(key, names)], NOW, 60.0).pods[key].readings
 

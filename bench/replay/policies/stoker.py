@@ -19,19 +19,10 @@ from bench.replay.view import View
 from stoker.core.history import History
 from stoker.core.observed import ContainerStatus, Memory, ModelDeployment, Pod, PodCondition, Snapshot
 from stoker.core.parse import deployment_from
+from stoker.core.promql import COUNTERS, Freshness, edge, series_id
 from stoker.core.readings import Key, MetricNames, Metrics, Signal
 from stoker.core.reconcile import Want, want
-from stoker.core.signals import (
-    COUNTERS,
-    Answer,
-    Failed,
-    Freshness,
-    Sample,
-    Samples,
-    edge,
-    gathered,
-    series_id,
-)
+from stoker.core.signals import Answer, Failed, Sample, Samples, gathered
 
 INTERVAL = 5.0
 """``STOKER_SCALING_INTERVAL_SECONDS``, default."""
@@ -157,7 +148,7 @@ def _pod(pod: SimulatedPod, deployment: ModelDeployment) -> Pod:
 
 
 def asked(prometheus: Prometheus, pods: tuple[Pod, ...], names: MetricNames, now: float) -> Metrics:
-    """What the operator knows after one round of its queries (`stoker.core.signals.queries`)."""
+    """What the operator knows after one round of its queries (`stoker.core.promql.queries`)."""
     return gathered(_answers(prometheus, names, now), [(p.key, names) for p in pods], now, STALE_AFTER)
 
 

@@ -2,7 +2,7 @@
 
 Rules of this module:
 
-* The PromQL is `stoker.core.signals.queries`, word for word but for its selectors: they are narrowed to the
+* The PromQL is `stoker.core.promql.queries`, word for word but for its selectors: they are narrowed to the
   namespace (and, where the pattern allows it, to the names) of the fleet, so that other fleets cost nothing.
   At each of its instants a range query answers what an instant query there would have.
 * Memory is bounded: a chunk of answers is held, and the next one is read while decisions are made.
@@ -24,11 +24,12 @@ from stoker.backtest.errors import BacktestError
 from stoker.backtest.period import shown
 from stoker.backtest.recorded import Days, Recorded, interval_of, recorded
 from stoker.clients.answers import Course, Matrix, Span
-from stoker.core import gateway, signals
+from stoker.core import gateway, promql
 from stoker.core.history import CHUNK_STEPS, KEPT_STEPS, QUERY, STEP_SECONDS, steps_until, whose
 from stoker.core.history import query as demand_query
+from stoker.core.promql import Freshness, LatencyScope
 from stoker.core.readings import Key, MetricNames, Series, Signal
-from stoker.core.signals import Answer, Failed, Freshness, LatencyScope, Sample, Samples
+from stoker.core.signals import Answer, Failed, Sample, Samples
 
 POINTS: Final = 100_000
 """Points of one query's answer that a chunk aims at: some megabytes of JSON."""
@@ -138,7 +139,7 @@ class History:
         """PromQL by query name, as the operator asks it."""
         scopes = [LatencyScope(self.scope.fleet.namespace, self.metrics)] if self.latency else []
         own = {f"{OWN_QUERY}{query}": query for query in self.own}
-        return {**signals.queries([self.metrics], scopes), gateway.NAME: gateway.QUERY, **own}
+        return {**promql.queries([self.metrics], scopes), gateway.NAME: gateway.QUERY, **own}
 
     @property
     def running(self) -> str:

@@ -2,8 +2,9 @@
 
 Rules of this module:
 
-* Prometheus is asked once per signal for the whole fleet, on the scaling interval. Only the users' own
-  queries are asked one by one, beside the others and with a client of their own.
+* Prometheus is asked once per signal for the whole fleet, on the scaling interval, and more rarely for what
+  does not decide (`stoker.controller.rounds`). Only the users' own queries are asked one by one, beside the
+  others and with a client of their own.
 * What takes computing is done in a thread: probes are answered meanwhile.
 * Only draining engines are asked directly; they alone are about to be deleted on their own word.
 * A source that fails yields readings that say so; it never raises into the loop.
@@ -18,11 +19,13 @@ from typing import Protocol
 
 from stoker.clients.engine import Endpoint
 from stoker.controller.queries import Queries
+from stoker.controller.rounds import Rounds
 from stoker.controller.store import Store
 from stoker.core import gateway, signals, urgency
 from stoker.core.observed import ModelDeployment, Pod
+from stoker.core.promql import LatencyScope
 from stoker.core.readings import EngineLoad, Fresh, Key, MetricNames, Metrics, Reading, Signal
-from stoker.core.signals import Answer, LatencyScope
+from stoker.core.signals import Answer
 
 
 class Asker(Protocol):
@@ -68,6 +71,7 @@ class Gatherer:
         asker = users or prometheus
         self._queries = Queries(asker, clock) if asker is not None else None
         self._metrics = Metrics(at=clock(), failure="Prometheus has not been asked yet", pending=True)
+        self._rounds = Rounds(clock)
         self._in_flight: Mapping[Key, float] = {}
         self.loads: dict[str, EngineLoad] = {}
 
@@ -88,7 +92,7 @@ class Gatherer:
             self._metrics = Metrics(at=self._clock(), failure=why)
             return [d.key for d in scaled]
         names = [d.metrics for d in scaled if d.metrics is not None]
-        asked = {**signals.queries(names, _latency_scopes(scaled)), gateway.NAME: gateway.QUERY}
+        asked = {**self._rounds.queries(names, _latency_scopes(scaled)), gateway.NAME: gateway.QUERY}
         answers, _ = await asyncio.gather(
             self._prometheus.query_all(asked), self._queries.round(_own_queries(scaled))
         )
@@ -106,7 +110,8 @@ class Gatherer:
     ) -> tuple[Metrics, Mapping[Key, float]]:
         """The readings, and the requests in flight of each ModelDeployment. Runs in a thread."""
         now = self._clock()
-        of_pods = {name: answer for name, answer in answers.items() if name != gateway.NAME}
+        asked = {name: answer for name, answer in answers.items() if name != gateway.NAME}
+        of_pods = self._rounds.completed(asked, [d.metrics for d in scaled if d.metrics])
         named = [(pod, d.metrics) for d in scaled if d.metrics for pod in pods[d.key]]
         found = signals.gathered(of_pods, named, now, self._stale_after)
         found = replace(found, held=gateway.held(answers.get(gateway.NAME), _fleets(scaled), now))

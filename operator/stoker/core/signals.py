@@ -1,14 +1,11 @@
-"""What to ask Prometheus, and what its answers mean: PromQL out, readings in.
+"""What Prometheus' answers mean: samples in, readings out. What it is asked is `stoker.core.promql`.
 
 Rules of this module:
 
-* One query per signal for the whole fleet, whatever the number of ModelDeployments. Engines that
-  name a series differently are joined with ``or`` under a label that tells them apart.
 * Freshness is judged by Prometheus' own clock: the age of the last sample behind an answer, against
   the time of the evaluation. The operator's clock plays no part.
-* A rate is whole only when a sample stands just before its window and another near its end. ``rate()``
-  divides what it saw by the whole window: after an outage, and while a window fills, that reads as a drop. So
-  a rate is the slope between those two samples, whatever stands in between.
+* A rate is whole only when a sample stands just before its window and another near its end: it is the slope
+  between those two, whatever stands in between.
 * What cannot be a rate or a gauge (NaN, infinite, negative, beyond all measure) is Missing.
 """
 
@@ -17,11 +14,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
+from stoker.core import promql
+from stoker.core.promql import COUNTERS, FIRST_TOKEN, Freshness, edge, series_id
 from stoker.core.readings import (
     FOR_LEARNING,
     Fresh,
@@ -31,39 +29,15 @@ from stoker.core.readings import (
     Missing,
     PodMetrics,
     Reading,
-    Series,
     Signal,
     Stale,
 )
-
-COUNTERS = frozenset({Signal.GENERATED_TOKENS, Signal.PROMPT_TOKENS, Signal.REQUESTS})
 
 WINDOWED = COUNTERS | FOR_LEARNING
 """Signals that speak of the whole rate window, not of the last scrape."""
 
 MOST = 1e12
 """No pod has so many requests, or so many tokens per second: such a number is an error in the exporter."""
-
-
-class Freshness(StrEnum):
-    """The two questions behind every reading of a pod, asked of its ``running`` gauge."""
-
-    LAST_SAMPLE = "lastSample"
-    """When the pod was last scraped."""
-    WINDOW_START = "windowStart"
-    """When it was last scraped before the rate window began."""
-
-
-def edge(window: float) -> float:
-    """How far (s) a rate's first sample may lie before its window (s), and its last one before the end.
-
-    A rate needs two samples, so a window serves scrape intervals of up to its half; 5 s more for a scrape
-    that is late. Larger windows are for requests that last long, not for rare scrapes: a minute is enough.
-    """
-    return min(60.0, window / 2 + 5.0)
-
-
-FIRST_TOKEN = "firstToken"  # noqa: S105 - a query's name, not a secret
 
 
 class Sample(NamedTuple):
@@ -94,124 +68,6 @@ class Failed:
 
 
 Answer = Samples | Failed
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyScope:
-    """Where time-to-first-token histograms are needed: they are many series, so only where a target asks."""
-
-    namespace: str
-    metrics: MetricNames
-
-
-def queries(engines: Iterable[MetricNames], latency: Iterable[LatencyScope] = ()) -> dict[str, str]:
-    """PromQL by query name for all engines in use: at most 10 queries.
-
-    Args:
-        engines: The metric names of every engine that some ModelDeployment uses; repeats are fine.
-        latency: Namespaces with a time-to-first-token target.
-    """
-    names = sorted(set(engines), key=repr)
-    asked = {signal.value: _union(_signal_terms(signal, names)) for signal in Signal}
-    asked[Freshness.LAST_SAMPLE.value] = _union(_timestamp_terms(names, at_window_start=False))
-    asked[Freshness.WINDOW_START.value] = _union(_timestamp_terms(names, at_window_start=True))
-    asked[FIRST_TOKEN] = _first_token(latency)
-    return {name: query for name, query in asked.items() if query}
-
-
-def _signal_terms(signal: Signal, engines: Sequence[MetricNames]) -> list[str]:
-    return [_preferred(_alternatives(signal, metrics)) for metrics in engines if signal in metrics.series]
-
-
-def _alternatives(signal: Signal, metrics: MetricNames) -> list[str]:
-    return [
-        _tagged(_by_pod(signal, series, metrics), series_id(series, metrics))
-        for series in metrics.series[signal]
-    ]
-
-
-def _preferred(alternatives: Sequence[str]) -> str:
-    """Of each pod the first of them that it has: an answer with all would be as many times as long."""
-    joined = " or on (namespace, pod) ".join(alternatives)
-    return f"({joined})" if len(alternatives) > 1 else joined
-
-
-def _by_pod(signal: Signal, series: Series, metrics: MetricNames) -> str:
-    """One element per pod, whatever the number of its data-parallel ranks."""
-    window = metrics.rate_window_seconds
-    if signal is Signal.CACHE_USAGE:
-        return f"avg by (namespace, pod) (avg_over_time({series}[{window:.0f}s]))"
-    if signal is Signal.INTER_TOKEN_LATENCY:
-        return _inter_token_latency(series, metrics)
-    return f"sum by (namespace, pod) ({_rate(series, window) if signal in COUNTERS else series})"
-
-
-def _inter_token_latency(series: Series, metrics: MetricNames) -> str:
-    """Mean of a histogram; of a counter of tokens: the requests in the batch per token and second."""
-    window = f"[{metrics.rate_window_seconds:.0f}s]"
-    if series in metrics.series.get(Signal.GENERATED_TOKENS, ()):
-        running = metrics.series[Signal.RUNNING][0]
-        seconds, tokens = f"avg_over_time({running}{window})", f"rate({series}{window})"
-    else:
-        seconds, tokens = (f"rate({replace(series, name=series.name + end)}{window})" for end in _MEAN)
-    return f"sum by (namespace, pod) ({seconds}) / sum by (namespace, pod) ({tokens})"
-
-
-_MEAN = ("_sum", "_count")
-
-
-def _rate(series: Series, window: float) -> str:
-    """The slope of a counter from its last sample before the window to its last one, per second.
-
-    A counter that is younger than that, or started again since, has no such slope: then ``rate()`` gives a
-    lower bound, as the sum over samples that are there.
-    """
-    then = f"{series} offset {window:.0f}s"
-    slope = f"({series} - {then}) / (timestamp({series}) - timestamp({then}))"
-    unbroken = f"resets({series}[{window + edge(window):.0f}s]) == 0"
-    return f"({slope} and {unbroken}) or rate({series}[{window:.0f}s])"
-
-
-def _timestamp_terms(engines: Sequence[MetricNames], *, at_window_start: bool) -> list[str]:
-    terms = []
-    for metrics in engines:
-        for series in metrics.series[Signal.RUNNING]:
-            window = metrics.rate_window_seconds
-            offset = f" offset {window:.0f}s" if at_window_start else ""
-            # min: of several series of one pod the oldest decides (a namesake's leftovers, a dead rank)
-            inner = f"min by (namespace, pod) (timestamp({series}{offset}))"
-            terms.append(_tagged(inner, series_id(series, metrics)))
-    return terms
-
-
-def _first_token(scopes: Iterable[LatencyScope]) -> str:
-    namespaces: dict[MetricNames, set[str]] = defaultdict(set)
-    for scope in scopes:
-        if scope.metrics.first_token:
-            namespaces[scope.metrics].add(scope.namespace)
-    terms = []
-    for metrics, where in sorted(namespaces.items(), key=repr):
-        within = "|".join(sorted(where))  # namespaces are DNS labels: nothing to escape
-        selector = f'{metrics.first_token}_bucket{{namespace=~"{within}"}}'
-        rate = f"rate({selector}[{metrics.rate_window_seconds:.0f}s])"
-        terms.append(_tagged(f"sum by (namespace, pod, le) ({rate})", metrics.first_token or ""))
-    return _union(terms)
-
-
-def series_id(series: Series, metrics: MetricNames) -> str:
-    """What tells one engine's series from another's in a joined answer."""
-    return f"{series}@{metrics.rate_window_seconds:.0f}s".replace('"', "'")
-
-
-def _tagged(expression: str, tag: str) -> str:
-    return f'label_replace({expression}, "series", "{tag}", "", "")'
-
-
-def _union(terms: Iterable[str]) -> str:
-    return " or ".join(sorted(set(terms)))
-
-
-# --- Answers -------------------------------------------------------------------------------------
 
 
 Where = tuple[str, str, str]
@@ -250,13 +106,29 @@ def failure(answers: Mapping[str, Answer]) -> str | None:
     return None
 
 
+def idle(answers: Mapping[str, Answer], engines: Iterable[MetricNames]) -> frozenset[str]:
+    """What tells those alternatives apart that no pod has, as far as Prometheus answered for all pods.
+
+    Args:
+        answers: By query name, for what ``promql.queries`` asks of these engines with nothing left out.
+        engines: The metric names of every engine in use; repeats are fine.
+    """
+    known = {(signal, metrics) for metrics in set(engines) for signal in metrics.series}
+    return frozenset(
+        tag
+        for signal, metrics in known
+        if len(metrics.series[signal]) > 1 and isinstance(answer := answers.get(signal.value), Samples)
+        for tag in promql.alternatives(signal, metrics) - {s.labels.get("series") for s in answer.samples}
+    )
+
+
 def gathered(
     answers: Mapping[str, Answer], pods: Sequence[tuple[Key, MetricNames]], at: float, stale_after: float
 ) -> Metrics:
     """Everything that Prometheus said about these pods.
 
     Args:
-        answers: By query name, for the queries that ``queries`` made.
+        answers: By query name, for the queries that ``promql.queries`` made.
         pods: Every pod of the fleet with the metric names its engine uses.
         at: The operator's clock, Unix s.
         stale_after: Seconds after which a sample is too old to act on.

@@ -7,8 +7,8 @@ import pytest
 
 from bench.replay.faults import Fault, FaultKind
 from bench.replay.prometheus import Exposition, Prometheus, Unavailable, rate
+from stoker.core.promql import _rate, edge
 from stoker.core.readings import Series
-from stoker.core.signals import _rate, edge
 from testbed.binaries import ensure
 
 MINUTE = 60.0
