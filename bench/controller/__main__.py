@@ -23,7 +23,7 @@ from rich.table import Table
 
 from bench.controller import bulk, fleet, phases, reaction, results, seed
 from bench.controller.kubelets import Kubelets
-from bench.controller.phases import Bench, Say
+from bench.controller.phases import LARGE, Bench, Say
 from bench.controller.relay import Relay
 from bench.controller.results import Figures
 from testbed.access import PlaneError
@@ -40,8 +40,6 @@ GPUS_PER_NODE = 128
 """Far more than a real node's: the operator watches no nodes, and the scheduler is not what is measured."""
 LINE_SECONDS = 15.0
 """Between two lines of progress where there is no terminal."""
-LARGE = 5_000
-"""From here on one repetition is enough: it takes a quarter of an hour."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console()

@@ -18,6 +18,9 @@ from bench.controller.fleet import REQUESTS_PER_REPLICA
 
 SCRAPE_SECONDS = 7
 """Of no common measure with the operator's interval, so that the two do not march in step."""
+RARE_SCRAPE_SECONDS = 17
+"""Likewise, for so many pods that writing and scraping them takes seconds of the machine that is measured."""
+MANY_PODS = 10_000
 RUNNING = "vllm:num_requests_running"
 CACHE = "vllm:kv_cache_usage_perc"
 _REQUESTS = 0.85 * REQUESTS_PER_REPLICA
@@ -57,6 +60,11 @@ class Exposition:
         handler = type("Handler", (_Handler,), {"exposition": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="exposition", daemon=True)
+
+    @property
+    def scrape_seconds(self) -> int:
+        """How often a Prometheus asks it."""
+        return RARE_SCRAPE_SECONDS if len(self._pods) > MANY_PODS else SCRAPE_SECONDS
 
     @property
     def address(self) -> str:
@@ -127,10 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: a line per scrape tells nobody anything."""
 
 
-def prometheus_configuration(address: str) -> dict[str, object]:
+def prometheus_configuration(exposition: Exposition) -> dict[str, object]:
     """Return the configuration of a Prometheus that scrapes one exposition."""
-    seconds = f"{SCRAPE_SECONDS}s"
-    job = {"job_name": "engines", "honor_labels": True, "static_configs": [{"targets": [address]}]}
+    seconds = f"{exposition.scrape_seconds}s"
+    targets = [{"targets": [exposition.address]}]
+    job = {"job_name": "engines", "honor_labels": True, "static_configs": targets}
     return {
         "global": {"scrape_interval": seconds, "scrape_timeout": seconds, "evaluation_interval": seconds},
         "scrape_configs": [job],

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from bench.controller import bulk, fleet
-from bench.controller.exposition import SCRAPE_SECONDS, Exposition, prometheus_configuration
+from bench.controller.exposition import Exposition, prometheus_configuration
 from bench.controller.results import Figures
 from bench.controller.scrape import Scrape
 from bench.controller.usage import Usage, load_average
@@ -25,6 +25,11 @@ SECONDS_PER_MODEL = 1.0
 LEAST_PATIENCE = 120.0
 SETTLED_SECONDS = 10.0
 POLL_SECONDS = 0.1
+LARGE = 5_000
+"""ModelDeployments from which on one repetition has to do, and a round of queries takes longer than the
+operator waits unless it is told to: Prometheus has a part of two cores."""
+PROMETHEUS_TIMEOUT_SECONDS = 30.0
+"""For large fleets; the operator's default is 8 s."""
 RATE_WINDOW_SECONDS = 60.0
 """Of vLLM's counters: before it is full, the operator takes no rate for whole."""
 
@@ -53,12 +58,14 @@ class Bench:
         return max(LEAST_PATIENCE, self.size * SECONDS_PER_MODEL)
 
     def operator(self, prometheus_url: str = "") -> Operator:
-        """Return an operator that was just started, with the settings that it has by default."""
+        """Return an operator that was just started; its settings are the defaults but for `LARGE` fleets."""
         environment = {
             "STOKER_KUBECONFIG": str(self.kubeconfig),
             "STOKER_PROMETHEUS_URL": prometheus_url,
             "STOKER_LISTEN_ADDRESS": "127.0.0.1",
         }
+        if self.size >= LARGE:
+            environment["STOKER_PROMETHEUS_TIMEOUT_SECONDS"] = str(PROMETHEUS_TIMEOUT_SECONDS)
         operator = Operator(self.plane.directory, environment)
         operator.restart(wait=False)
         return operator
@@ -183,7 +190,7 @@ def scaled(bench: Bench) -> Iterator[tuple[Exposition, Prometheus]]:
     ]
     with Exposition(pods) as exposition, _prometheus(bench.plane.directory, exposition) as prometheus:
         bench.say("filling the rate window")
-        time.sleep(RATE_WINDOW_SECONDS + 2 * SCRAPE_SECONDS)
+        time.sleep(RATE_WINDOW_SECONDS + 2 * exposition.scrape_seconds)
         yield exposition, prometheus
 
 
@@ -201,7 +208,7 @@ def scaling_operator(bench: Bench, url: str) -> Iterator[Operator]:
 def _prometheus(directory: Path, exposition: Exposition) -> Prometheus:
     where = directory / "prometheus"
     where.mkdir(exist_ok=True)
-    (where / "prometheus.yaml").write_text(yaml.safe_dump(prometheus_configuration(exposition.address)))
+    (where / "prometheus.yaml").write_text(yaml.safe_dump(prometheus_configuration(exposition)))
     prometheus = Prometheus(where.resolve(), free_ports(1)[0], ())
     prometheus.restart()
     return prometheus

@@ -27,7 +27,7 @@ FIRST_SURGE = 12_001
 INTERVAL_SECONDS = 5.0
 """The operator's default interval."""
 POLL_SECONDS = 0.02
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from stoker.core.readings import MetricNames, Series, Signal
+from stoker.core.readings import FOR_LEARNING, MetricNames, Series, Signal
 
 COUNTERS = frozenset({Signal.GENERATED_TOKENS, Signal.PROMPT_TOKENS, Signal.REQUESTS})
 
@@ -61,9 +61,15 @@ def queries(
             those that all have.
     """
     names = sorted(set(engines), key=repr)
-    asked = {signal.value: _union(_signal_terms(signal, names, idle)) for signal in Signal}
-    asked[Freshness.LAST_SAMPLE.value] = _union(_timestamp_terms(names, at_window_start=False))
-    asked[Freshness.WINDOW_START.value] = _union(_timestamp_terms(names, at_window_start=True))
+    # First what no other answer means anything without: a Prometheus that is slow leaves the last ones out.
+    asked = {
+        Freshness.LAST_SAMPLE.value: _union(_timestamp_terms(names, at_window_start=False)),
+        Freshness.WINDOW_START.value: _union(_timestamp_terms(names, at_window_start=True)),
+    }
+    asked |= {
+        signal.value: _union(_signal_terms(signal, names, idle))
+        for signal in sorted(Signal, key=FOR_LEARNING.__contains__)
+    }
     asked[FIRST_TOKEN] = _first_token(latency)
     return {name: query for name, query in asked.items() if query}
 
