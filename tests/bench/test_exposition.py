@@ -2,7 +2,14 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.controller.exposition import RUNNING, Exposition, counted, prometheus_configuration, swung
+from bench.controller.exposition import (
+    MANY_PODS,
+    RUNNING,
+    Exposition,
+    counted,
+    prometheus_configuration,
+    swung,
+)
 from bench.controller.fleet import REQUESTS_PER_REPLICA
 from stoker.core.engines.vllm import METRICS
 
@@ -49,6 +56,13 @@ def test_a_counter_starts_at_zero():
 
 
 def test_prometheus_keeps_the_labels_of_the_text():
-    (job,) = prometheus_configuration("127.0.0.1:1")["scrape_configs"]
+    with Exposition(PODS) as exposition:
+        (job,) = prometheus_configuration(exposition)["scrape_configs"]
     assert job["honor_labels"] is True
-    assert job["static_configs"] == [{"targets": ["127.0.0.1:1"]}]
+    assert job["static_configs"] == [{"targets": [exposition.address]}]
+
+
+@pytest.mark.parametrize(("pods", "interval"), [(MANY_PODS, "7s"), (MANY_PODS + 1, "17s")])
+def test_many_pods_are_scraped_more_rarely(pods, interval):
+    with Exposition([("team-0", "a")] * pods) as exposition:
+        assert prometheus_configuration(exposition)["global"]["scrape_interval"] == interval
