@@ -15,8 +15,9 @@ Rules of this module:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from stoker.api.v1alpha1 import CapacitySource, Freshness, ModelDeploymentSpec, Targets
 from stoker.core import offered
@@ -121,7 +122,8 @@ def shown(value: float) -> str:
 
 def _rate(name: str, signal: Signal, demand: Demand, target: float) -> Face:
     unit = "requests/s" if signal is Signal.REQUESTS else "tokens/s"
-    return _face(name, unit, target, [_total(demand, signal)], lambda values: values[0])
+    total = _total(demand, signal)
+    return _face(name, unit, target, [total], _Load(total.at_least))
 
 
 def _work(targets: Targets, capacity: ReplicaCapacity, demand: Demand, traffic: Traffic) -> Face | None:
@@ -134,20 +136,16 @@ def _work(targets: Targets, capacity: ReplicaCapacity, demand: Demand, traffic: 
     beside = [t for s in _QUEUE if (t := demand.totals.get(s)) is not None]
     target = capacity.tokens_per_second * targets.utilization
     found = offered.work(demand, traffic, capacity)
-    face = _face("utilization", "weighted tokens/s", target, totals, lambda _: found.total, beside)
-    if face.blind:
-        return face if capacity.source is CapacitySource.STATED else _unasked(face)
-    replicas = needed(found.total + found.headroom, target)
     room = f" and {shown(found.headroom)} of head-room" if found.headroom else ""
     unserved = f" ({shown(found.unserved)} not served yet)" if found.unserved else ""
-    measure = f"{targets.utilization:.3g} of {shown(capacity.tokens_per_second)} {_WHENCE[capacity.source]}"
-    return replace(
-        face,
-        headroom=found.headroom,
-        replicas=replicas,
-        message=f"{shown(found.total)} weighted tokens/s{unserved}{room} at {shown(target)} per replica"
-        f" ({measure}) needs {replicas}{_partial([*totals, *beside])}",
+    load = _Load(
+        found.total,
+        found.headroom,
+        f"{unserved}{room}",
+        f" ({targets.utilization:.3g} of {shown(capacity.tokens_per_second)} {_WHENCE[capacity.source]})",
     )
+    face = _face("utilization", "weighted tokens/s", target, totals, load, beside)
+    return face if capacity.source is CapacitySource.STATED else _unasked(face)
 
 
 _QUEUE = (Signal.WAITING, Signal.RUNNING, Signal.REQUESTS)
@@ -186,12 +184,8 @@ def _in_flight(
 
 
 def _requests(name: str, target: float, measure: str, demand: Demand, traffic: Traffic, most: float) -> Face:
-    totals = _in_flight_totals(demand)
-    face = _face(name, "requests", target, totals, lambda _: offered.requests(demand, traffic, target, most))
-    if face.value is None:
-        return face
-    message = f"{shown(face.value)} requests at {shown(target)} per replica{measure} needs {face.replicas}"
-    return replace(face, message=f"{message}{_partial(totals)}")
+    load = _Load(offered.requests(demand, traffic, target, most), measure=measure)
+    return _face(name, "requests", target, _in_flight_totals(demand), load)
 
 
 def _in_flight_totals(demand: Demand) -> list[Total]:
@@ -203,12 +197,13 @@ def _in_flight_totals(demand: Demand) -> list[Total]:
 
 def _unasked(face: Face) -> Face:
     """A face that the spec has no number for: unknown, it holds nothing up, and lets nothing go."""
-    return replace(face, blind=False, complete=face.complete and not face.blind)
+    return replace(face, blind=False) if face.blind else face
 
 
 def in_flight(name: str, demand: Demand, target: float) -> Face:
     """Requests running and waiting in all replicas, as they were counted, against what one is to hold."""
-    return _face(name, "requests", target, _in_flight_totals(demand), math.fsum)
+    totals = _in_flight_totals(demand)
+    return _face(name, "requests", target, totals, _Load(math.fsum([t.at_least for t in totals])))
 
 
 def _occupied(demand: Demand) -> Face:
@@ -221,13 +216,19 @@ def _occupied(demand: Demand) -> Face:
     return replace(face, replicas=1, target=half, message=message)
 
 
+class _Load(NamedTuple):
+    """What a face divides by its target, if any replica has answered."""
+
+    value: float
+    headroom: float = 0.0
+    parts: str = ""
+    """What else there is to say of it."""
+    measure: str = ""
+    """Where the target comes from."""
+
+
 def _face(
-    name: str,
-    unit: str,
-    target: float,
-    totals: Sequence[Total],
-    combine: Callable[[Sequence[float]], float],
-    beside: Sequence[Total] = (),
+    name: str, unit: str, target: float, totals: Sequence[Total], load: _Load, beside: Sequence[Total] = ()
 ) -> Face:
     """A face over totals: blind if any of them is; complete only if all are, and those beside them."""
     covered = min([t.covered for t in totals])
@@ -236,20 +237,31 @@ def _face(
         why = next(_why(t.reading) for t in totals if t.blind)
         worst = max([Freshness.STALE, *(t.freshness for t in totals)], key=_SEVERITY.index)
         return Face(name, unit, None, target, 0, False, True, why, worst, covered, expected)
-    value = combine([t.at_least for t in totals])
-    complete = all(t.complete for t in (*totals, *beside))
+    involved = [*totals, *beside]
+    incomplete = next((t for t in involved if not t.complete), None)
     worst = Freshness.FRESH
-    if not complete:
-        worst = max([t.freshness for t in (*totals, *beside)], key=_SEVERITY.index)
-    replicas = needed(value, target)
-    message = f"{shown(value)} {unit} at {shown(target)} per replica needs {replicas}"
-    message += _partial([*totals, *beside])
-    return Face(name, unit, value, target, replicas, complete, False, message, worst, covered, expected)
+    if incomplete is not None:
+        worst = max([t.freshness for t in involved], key=_SEVERITY.index)
+    replicas = needed(load.value + load.headroom, target)
+    return Face(
+        name=name,
+        unit=unit,
+        value=load.value,
+        target=target,
+        replicas=replicas,
+        complete=incomplete is None,
+        blind=False,
+        message=f"{shown(load.value)} {unit}{load.parts} at {shown(target)} per replica{load.measure}"
+        f" needs {replicas}{_partial(incomplete)}",
+        freshness=worst,
+        covered=covered,
+        expected=expected,
+        headroom=load.headroom,
+    )
 
 
-def _partial(totals: Sequence[Total]) -> str:
+def _partial(incomplete: Total | None) -> str:
     """Who did not answer, for the end of a message; empty when all did."""
-    incomplete = next((t for t in totals if not t.complete), None)
     if incomplete is None:
         return ""
     return f" at least: {incomplete.covered} of {incomplete.serving} replicas answered"
