@@ -5,13 +5,15 @@ Rules of this module:
 * Measured with Poisson arrivals, on requests drawn from the workload's beginning: not on the trace that is
   scored, whose bursts no target may know.
 * Every policy's target is derived from the same measurement, and swept around it by the same factors.
+* A request that misses the objective in an empty replica says nothing about how full replicas may be.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 from bench.replay.policies.signals import PROMPT_WEIGHT
 from bench.replay.scores import TPOT_SECONDS, TTFT_SECONDS
@@ -21,12 +23,16 @@ from testbed.trace import TraceRequest
 SECONDS = 1500.0
 WARM_UP = 300.0
 ATTAINMENT = 0.99
+"""Of those requests that are within the objective where each has a replica for itself."""
 ROUNDS = 9
+
+Lengths: TypeAlias = tuple[int, int]
+"""Prompt and output tokens of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one replica carries while 99 % of requests are within the objective.
+    """What one replica carries at the objective, see `ATTAINMENT`.
 
     Attributes:
         requests: per second.
@@ -59,12 +65,13 @@ def calibrate(model: ReplicaModel, mix: Sequence[TraceRequest], *, seed: int = 0
     if not mix:
         raise ValueError("the mix is empty: there is nothing to calibrate on")
     low, high = 0.1, 64.0
-    best = _carried(model, mix, low, seed)
+    possible = attainable(model, mix)
+    best = _carried(model, mix, low, seed, possible)
     if best is None:
         raise ValueError(f"{model.name} misses the objective at {low} requests/s of this mix already")
     for _ in range(ROUNDS):
         middle = (low * high) ** 0.5
-        found = _carried(model, mix, middle, seed)
+        found = _carried(model, mix, middle, seed, possible)
         if found is None:
             high = middle
         else:
@@ -72,12 +79,27 @@ def calibrate(model: ReplicaModel, mix: Sequence[TraceRequest], *, seed: int = 0
     return best
 
 
-def _carried(model: ReplicaModel, mix: Sequence[TraceRequest], rate: float, seed: int) -> Capacity | None:
-    """What flows at this rate; None when the objective is missed."""
-    requests = _play(model, mix, rate, seed)
-    scored = [r for r in requests if int(r.id) >= WARM_UP * 1e9]
-    good = sum(_within(r) for r in scored)
-    if not scored or good < ATTAINMENT * len(scored):
+def attainable(model: ReplicaModel, mix: Iterable[TraceRequest]) -> frozenset[Lengths]:
+    """The lengths of those requests that are within the objective where each has a replica for itself."""
+    known = {(request.prompt_tokens, request.output_tokens) for request in mix}
+    return frozenset(lengths for lengths in known if _within(_alone(model, lengths)))
+
+
+def _alone(model: ReplicaModel, lengths: Lengths) -> Request:
+    request, replica = Request(0, *lengths), Replica(model)
+    replica.submit(request, 0)
+    while (following := replica.next_event()) is not None:
+        replica.advance(following)
+    return request
+
+
+def _carried(
+    model: ReplicaModel, mix: Sequence[TraceRequest], rate: float, seed: int, possible: Container[Lengths]
+) -> Capacity | None:
+    """What flows at this rate; None when the objective is missed by too many that could be within it."""
+    scored = [r for r in _play(model, mix, rate, seed) if int(r.id) >= WARM_UP * 1e9]
+    judged = [_within(r) for r in scored if (r.prompt_tokens, r.output_tokens) in possible]
+    if not judged or sum(judged) < ATTAINMENT * len(judged):
         return None
     seconds = SECONDS - WARM_UP
     generated = sum(r.output_tokens for r in scored) / seconds

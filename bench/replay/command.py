@@ -54,7 +54,9 @@ def main(  # noqa: PLR0913 - one parameter per option
     queueing: Annotated[Queueing, typer.Option(help="Where requests wait.")] = Queueing.ENGINE,
     traces: Annotated[Path | None, typer.Option(help="Folder of traces that are not included.")] = None,
     model: Annotated[str, typer.Option(help="Replica model of the truth.")] = MODEL,
-    calibrated_on: Annotated[str, typer.Option(help="Replica model behind targets and tuning.")] = MODEL,
+    calibrated_on: Annotated[
+        str, typer.Option(help="Replica model behind targets and tuning; empty: the truth.")
+    ] = "",
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = os.cpu_count() or 1,
     output: Annotated[Path, typer.Option(help="Folder of the results.")] = results.RESULTS,
 ) -> None:
@@ -69,7 +71,7 @@ def main(  # noqa: PLR0913 - one parameter per option
     _check("--workload", workload or [], known)
     chosen = [] if faults and not workload else workload or [name for name in STANDARD if name in known]
     for name, seconds in product(chosen, start_ups):
-        one = Case(name, seconds, 0, routing, queueing, model, calibrated_on, traces)
+        one = Case(name, seconds, 0, routing, queueing, model, calibrated_on or model, traces)
         _measure([replace(one, seed=n) for n in range(seeds)], policy or [], jobs, output)
     if faults or not workload:
         _faults(policy or [], seeds, jobs, output)

@@ -48,7 +48,7 @@ def name_of(case: Case) -> str:
     parts += [] if case.routing is Routing.LEAST_LOADED else [case.routing.value]
     parts += [] if case.queueing is Queueing.ENGINE else [f"{case.queueing.value}-queue"]
     parts += [] if case.model == MODEL else [case.model]
-    parts += [] if case.calibrated_on == MODEL else [f"calibrated-on-{case.calibrated_on}"]
+    parts += [] if case.calibrated_on == case.model else [f"calibrated-on-{case.calibrated_on}"]
     return "-".join(parts)
 
 

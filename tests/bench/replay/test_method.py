@@ -129,8 +129,11 @@ def test_no_folder_of_this_machine_is_in_a_command(monkeypatch):
 
 def test_file_names_tell_variations_apart():
     assert results.name_of(Case("burst")) == "replay-burst-240s"
-    odd = Case("burst", 60, 0, Routing.ROUND_ROBIN, Queueing.GATEWAY, model="qwen3-32b-4xh100")
-    assert results.name_of(odd) == "replay-burst-60s-round-robin-gateway-queue-qwen3-32b-4xh100"
+    other = "qwen3-32b-4xh100"
+    odd = Case("burst", 60, 0, Routing.ROUND_ROBIN, Queueing.GATEWAY, model=other, calibrated_on=other)
+    assert results.name_of(odd) == f"replay-burst-60s-round-robin-gateway-queue-{other}"
+    mistaken = results.name_of(Case("burst", model=other))
+    assert mistaken == f"replay-burst-240s-{other}-calibrated-on-qwen3-32b-2xh100"
     assert results.gpus_of("qwen3-32b-4xh100") == 4
     with pytest.raises(ValueError, match="GPUs"):
         results.gpus_of("small")
