@@ -70,8 +70,11 @@ class Failed:
 Answer = Samples | Failed
 
 
-Where = tuple[str, str, str]
-"""Namespace, pod, and what tells the series from others in a joined answer; empty where a sample has none."""
+Pod = tuple[str, str]
+"""Namespace and name: a `Key`, or what is equal to one; empty where a sample has no such label."""
+
+BySeries = Mapping[str, Mapping[Pod, Sample]]
+"""By what tells the series of a joined answer apart, then by pod."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +85,16 @@ class Answers:
     """The operator's clock, Unix s: stamped on readings so that ages compare with ``Snapshot.now``."""
     stale_after: float
     """Seconds after which a pod's last sample is too old to act on."""
-    values: Mapping[str, Mapping[Where, Sample]]
+    values: Mapping[str, BySeries]
     failures: Mapping[str, str]
-    buckets: Mapping[Where, tuple[tuple[float, float], ...]]
+    buckets: Mapping[tuple[str, str, str], tuple[tuple[float, float], ...]]
+    """By namespace, pod and series."""
 
 
 def index(answers: Mapping[str, Answer], at: float, stale_after: float) -> Answers:
     """Sort answers by pod and series, once for the whole fleet."""
     values = {
-        name: dict(zip(_places(answer.samples), answer.samples, strict=True))
+        name: _by_series(answer.samples)
         for name, answer in answers.items()
         if isinstance(answer, Samples) and name != FIRST_TOKEN
     }
@@ -152,9 +156,8 @@ class _Asked:
 
     signal: Signal
     windowed: bool
-    series: Sequence[str]
-    """What tells them apart, the preferred one first."""
-    found: Mapping[Where, Sample]
+    found: Sequence[Mapping[Pod, Sample]]
+    """Of each alternative, the preferred one first."""
     absent: Reading
     """The reading of a pod that has none of the series."""
 
@@ -166,99 +169,116 @@ class _Engine:
     answers: Answers
     metrics: MetricNames
     asked: Sequence[_Asked]
-    running: Sequence[str]
-    """What tells the series apart by which the freshness is judged."""
+    last: Sequence[Mapping[Pod, Sample]]
+    """When each pod was scraped last."""
+    before: Sequence[Mapping[Pod, Sample]]
+    """When it was scraped last before the rate window began."""
 
 
 def _engine(answers: Answers, metrics: MetricNames) -> _Engine:
-    ids = {signal: [series_id(s, metrics) for s in found] for signal, found in metrics.series.items()}
-    asked = [_asked(answers, signal, metrics, ids[signal]) for signal in metrics.series]
-    return _Engine(answers, metrics, asked, ids[Signal.RUNNING])
+    asked = [_asked(answers, signal, metrics) for signal in metrics.series]
+    last = _found(answers, Freshness.LAST_SAMPLE, Signal.RUNNING, metrics)
+    before = _found(answers, Freshness.WINDOW_START, Signal.RUNNING, metrics)
+    return _Engine(answers, metrics, asked, last, before)
 
 
-def _asked(answers: Answers, signal: Signal, metrics: MetricNames, ids: Sequence[str]) -> _Asked:
+def _found(answers: Answers, query: str, signal: Signal, metrics: MetricNames) -> list[Mapping[Pod, Sample]]:
+    """An answer about the series of a signal, for each alternative of which there is something."""
+    known = answers.values.get(query, {})
+    return [known[tag] for series in metrics.series[signal] if (tag := series_id(series, metrics)) in known]
+
+
+def _asked(answers: Answers, signal: Signal, metrics: MetricNames) -> _Asked:
     if why := answers.failures.get(signal):
         absent: Reading = Missing(f"Prometheus: {why}")
     else:
         names = " or ".join(s.name for s in metrics.series[signal])
         absent = Missing(f"no series {names} for the pod")
-    return _Asked(signal, signal in WINDOWED, ids, answers.values.get(signal, {}), absent)
+    return _Asked(signal, signal in WINDOWED, _found(answers, signal, signal, metrics), absent)
 
 
 def _pod_metrics(engine: _Engine, pod: Key) -> PodMetrics:
     """The readings of one pod."""
-    window = _window(engine, pod)
-    readings = {asked.signal: _reading(engine.answers, asked, pod, window) for asked in engine.asked}
+    worth = _worth(engine, pod)
+    readings = {asked.signal: _reading(asked, pod, worth) for asked in engine.asked}
     return PodMetrics(readings, engine.answers.buckets.get((*pod, engine.metrics.first_token or ""), ()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """How well one pod's samples cover the rate window."""
+class _Worth(NamedTuple):
+    """What a pod's samples are good for: the same for all of its gauges, and for all of its rates."""
 
-    newest: float | None
-    """Age (s) of the last sample; None when Prometheus did not say."""
-    whole: bool
-    """Whether a sample stands just before the window, and one near its end."""
+    at: float
+    """When the gauges were measured."""
+    gauge: type[Fresh | Stale]
+    rate_at: float
+    rate: type[Fresh | Stale]
 
 
-def _window(engine: _Engine, pod: Key) -> _Window:
+def _worth(engine: _Engine, pod: Key) -> _Worth | None:
+    """None when Prometheus did not say how old they are."""
     answers, window = engine.answers, engine.metrics.rate_window_seconds
-    newest = _age(answers.values.get(Freshness.LAST_SAMPLE, {}), pod, engine.running)
-    oldest = _age(answers.values.get(Freshness.WINDOW_START, {}), pod, engine.running)
-    begun = oldest is not None and oldest <= window + edge(window)
-    return _Window(newest, begun and newest is not None and newest <= edge(window))
+    newest, oldest = _age(engine.last, pod), _age(engine.before, pod)
+    if newest is None:
+        return None
+    at = answers.at - newest
+    if newest > answers.stale_after:
+        return _Worth(at, Stale, at, Stale)
+    whole = oldest is not None and oldest <= window + edge(window) and newest <= edge(window)
+    return _Worth(at, Fresh, at, Fresh) if whole else _Worth(at, Fresh, answers.at, Stale)
 
 
-def _reading(answers: Answers, asked: _Asked, pod: Key, window: _Window) -> Reading:
-    for series in asked.series:
-        sample = asked.found.get((*pod, series))
+def _reading(asked: _Asked, pod: Key, worth: _Worth | None) -> Reading:
+    for found in asked.found:
+        sample = found.get(pod)
         if sample is not None:
-            return _judged(answers, asked, sample.value, window)
-    return asked.absent
-
-
-def _judged(answers: Answers, asked: _Asked, value: float, window: _Window) -> Reading:
+            break
+    else:
+        return asked.absent
+    value = sample.value
     if not 0 <= value <= MOST:  # NaN is not either
         return Missing(f"Prometheus answered {value}")
-    if window.newest is None:
+    if worth is None:
         return Missing("the age of the last sample is unknown")
-    if window.newest > answers.stale_after:
-        return Stale(value, answers.at - window.newest)
-    if asked.windowed and not window.whole:
-        return Stale(value, answers.at)
-    return Fresh(value, answers.at - window.newest)
+    return worth.rate(value, worth.rate_at) if asked.windowed else worth.gauge(value, worth.at)
 
 
-def _age(found: Mapping[Where, Sample], pod: Key, running: Sequence[str]) -> float | None:
+def _age(found: Sequence[Mapping[Pod, Sample]], pod: Key) -> float | None:
     """Seconds between the pod's sample and the evaluation; None when Prometheus did not say."""
-    for series in running:
-        sample = found.get((*pod, series))
+    for series in found:
+        sample = series.get(pod)
         if sample is not None and math.isfinite(sample.value):
             return max(0.0, sample.at - sample.value)
     return None
 
 
-_PLACE = itemgetter("namespace", "pod", "series")
+_POD, _SERIES = itemgetter("namespace", "pod"), itemgetter("series")
 
 
-def _places(samples: Sequence[Sample]) -> Iterable[Where]:
+def _by_series(samples: Sequence[Sample]) -> BySeries:
     """Whose samples these are: all at once, for there are tens of thousands, hardly one without a label."""
     labels = [sample.labels for sample in samples]
     try:
-        return list(map(_PLACE, labels))
+        pods, series = list(map(_POD, labels)), list(map(_SERIES, labels))
     except KeyError:
-        return [(one.get("namespace", ""), one.get("pod", ""), one.get("series", "")) for one in labels]
+        pods = [(one.get("namespace", ""), one.get("pod", "")) for one in labels]
+        series = [one.get("series", "") for one in labels]
+    found: dict[str, dict[Pod, Sample]] = {tag: {} for tag in set(series)}
+    if len(found) == 1:
+        return {series[0]: dict(zip(pods, samples, strict=True))}
+    for tag, pod, sample in zip(series, pods, samples, strict=True):
+        found[tag][pod] = sample
+    return found
 
 
-def _buckets(answer: Answer | None) -> dict[Where, tuple[tuple[float, float], ...]]:
+def _buckets(answer: Answer | None) -> dict[tuple[str, str, str], tuple[tuple[float, float], ...]]:
     if not isinstance(answer, Samples):
         return {}
-    found: dict[Where, list[tuple[float, float]]] = defaultdict(list)
-    for where, sample in zip(_places(answer.samples), answer.samples, strict=True):
-        bound = _bound(sample.labels.get("le", ""))
-        if bound is not None and 0 <= sample.value <= MOST:
-            found[where].append((bound, sample.value))
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
+    for labels, value, _ in answer.samples:
+        bound = _bound(labels.get("le", ""))
+        if bound is not None and 0 <= value <= MOST:
+            where = (labels.get("namespace", ""), labels.get("pod", ""), labels.get("series", ""))
+            found[where].append((bound, value))
     return {where: tuple(sorted(pairs)) for where, pairs in found.items()}
 
 
