@@ -1,9 +1,13 @@
 """Lists, as kopf's thread hands them over. The watches run against a real API server in tests/cluster."""
 
 import asyncio
+import json
 import threading
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from stoker.controller.sweep import WATCHED
@@ -124,4 +128,41 @@ async def test_an_object_that_cannot_be_taken_in_costs_only_itself(take_in):
 )
 async def test_other_answers_are_kopfs(take_in, watcher, delivered, url, answer):
     assert await take_in(watcher, url, answer) == answer
+    assert not delivered
+
+
+@pytest.fixture
+async def asked(other_loop, watcher):
+    """Have a session like kopf's ask an API server that sends this text; the JSON that kopf gets."""
+    watcher._loop = asyncio.get_running_loop()
+
+    async def in_kopfs_thread(url):
+        async with aiohttp.ClientSession(response_class=watcher._response()) as session:
+            return await (await session.get(url)).json()
+
+    async def ask(text):
+        async def answer(_):
+            return web.json_response(text=text)
+
+        app = web.Application()
+        app.router.add_get("/{path:.*}", answer)
+        async with TestServer(app) as server:
+            url = server.make_url("/api/v1/pods")
+            return await asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(in_kopfs_thread(url), other_loop)
+            )
+
+    return ask
+
+
+async def test_a_page_from_the_wire_is_decoded_and_delivered(asked, delivered):
+    left = await asked(json.dumps(page("ä", token="next")))
+    assert left == page(token="next")
+    assert delivered == [("Pod", None, {"metadata": {"name": "ä"}, "apiVersion": "v1", "kind": "Pod"})]
+
+
+@pytest.mark.parametrize("text", ["<html>", '{"items": [NaN]}', "[" * 100_000])
+async def test_what_is_no_json_is_an_error_that_kopf_knows(asked, delivered, text):
+    with pytest.raises(json.JSONDecodeError):  # kopf's own: kopf/_cogs/clients/errors.py
+        await asked(text)
     assert not delivered

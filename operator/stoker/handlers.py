@@ -24,6 +24,7 @@ from typing import Any
 
 import aiohttp
 import kopf
+import orjson
 import structlog
 from yarl import URL
 
@@ -189,7 +190,7 @@ class Watcher:
 
         class Response(aiohttp.ClientResponse):
             async def json(self, **options: Any) -> Any:
-                return await take_in(self.url, await super().json(**options))
+                return await take_in(self.url, await super().json(**{"loads": orjson.loads, **options}))
 
         return Response
 

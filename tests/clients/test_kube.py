@@ -243,7 +243,7 @@ async def test_the_wait_that_the_server_asks_for(api):
     assert caught.value.retry_after == 3
 
 
-@pytest.mark.parametrize("text", ["", "no json", "[1]", "null"])
+@pytest.mark.parametrize("text", ["", "no json", "[1]", "null", "[" * 100_000, '{"a": NaN}'])
 async def test_an_answer_that_is_no_object(api, text):
     api.answers = [web.Response(text=text)]
     with pytest.raises(Transient, match="no JSON object"):

@@ -80,20 +80,6 @@ def test_warnings_of_another_shape_still_warn(warnings):
             },
             "labels",
         ),
-        (
-            {
-                "status": "success",
-                "data": {"resultType": "vector", "result": [{"metric": {}, "value": [math.nan, "1"]}]},
-            },
-            "without a time",
-        ),
-        (
-            {
-                "status": "success",
-                "data": {"resultType": "vector", "result": [{"metric": {}, "value": [10**400, "1"]}]},
-            },
-            "too large",
-        ),
     ],
 )
 def test_a_malformed_answer_fails_with_the_reason(answer, why):
@@ -113,6 +99,7 @@ def test_a_malformed_answer_fails_with_the_reason(answer, why):
         (200, b"[]"),
         (200, b'"text"'),
         (200, b'{"kind": "Status"}'),
+        (200, b'{"status": ["success"]}'),
         (502, b"bad gateway"),
     ],
 )
@@ -121,6 +108,70 @@ def test_what_is_not_prometheus_is_unreachable(status, text):
     assert isinstance(failed, Failed)
     assert failed.unreachable
     assert f"HTTP {status}" in failed.why
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (b'[NaN, "1"]', "unexpected character"),
+        (b'[-Infinity, "1"]', "no digit"),
+        (b'[1e400, "1"]', "infinity"),
+        (b"[1%s]" % (b"0" * 400), "infinity"),
+        (b"[1%s]" % (b"0" * 5000), "infinity"),
+        (b'[1, "\\ud800"]', "surrogate"),
+        (b'[1, "\xed\xa0\x80"]', "UTF-8"),
+        (b'[1, "\xff"]', "UTF-8"),
+        (b"[" * 1025 + b"]" * 1025, "depth"),
+        (b"[" * 100_000, "depth"),
+        (b"[1, ", ""),
+    ],
+)
+def test_what_no_json_says_in_the_midst_of_an_answer_fails_it_with_the_reason(value, why):
+    failed = read(200, body(vector("1")).replace(b'[100.5, "1"]', value))
+    assert isinstance(failed, Failed)
+    assert failed.unreachable
+    assert "HTTP 200 with a body that is no JSON: {" in failed.why
+    assert why in failed.why
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "error", "error": "HERE"},
+        {"status": "success", "data": {"resultType": "HERE"}},
+        {"status": "success", "data": {"resultType": "vector", "result": ["HERE"]}},
+        {"status": "success", "data": {"resultType": "vector", "result": []}, "warnings": "HERE"},
+    ],
+)
+def test_what_is_nested_too_deeply_to_be_quoted_still_raises_nothing(answer):
+    deep = b"[" * 1018 + b"]" * 1018  # almost all that orjson takes, and more than Python 3.11 can quote
+    answer = read(200, body(answer).replace(b'"HERE"', deep))
+    assert isinstance(answer, Failed) or answer.warnings
+
+
+def test_a_byte_order_mark_is_no_json():
+    assert isinstance(read(200, b"\xef\xbb\xbf" + body(vector("1"))), Failed)
+
+
+def test_a_body_that_can_grow_reads_as_one_that_cannot():
+    assert read(200, bytearray(body(vector("1")))) == read(200, body(vector("1")))
+    assert read(502, bytearray(b"bad gateway")) == read(502, b"bad gateway")
+
+
+def test_texts_of_labels_are_kept_once_over_all_answers_and_times_once_in_each():
+    first, again = (read(200, body(vector("1", "2"))).samples for _ in range(2))
+    assert [one.labels["pod"] for one in first] == ["p0", "p1"]
+    assert all(a.labels["pod"] is b.labels["pod"] for a, b in zip(first, again, strict=True))
+    assert first[0].at is first[1].at
+
+
+def test_samples_of_several_times_keep_each_its_own_as_a_float():
+    answer = vector("1", "2", "3")
+    for at, one in zip((7, 8.5, 7), answer["data"]["result"], strict=True):
+        one["value"][0] = at
+    times = [sample.at for sample in read(200, body(answer)).samples]
+    assert times == [7.0, 8.5, 7.0]
+    assert {type(at) for at in times} == {float}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import ConfigException
 
@@ -361,8 +361,8 @@ class Kube:
 def _read(call: Call, status: int, body: bytes, retry_after: str | None) -> Object:
     """The object in an answer. What is no JSON object is an error, whatever its status."""
     try:
-        decoded = json.loads(body)
-    except ValueError:
+        decoded = orjson.loads(body)
+    except orjson.JSONDecodeError:
         decoded = body.decode(errors="replace")
     if not 200 <= status < 300:
         known = decoded if isinstance(decoded, Mapping) else str(decoded)

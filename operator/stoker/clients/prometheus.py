@@ -33,7 +33,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from stoker.clients import user_agent
-from stoker.clients.answers import MAX_WHY, Matrix, Span, read, read_range, short
+from stoker.clients.answers import MAX_WHY, Body, Matrix, Span, read, read_range, short
 from stoker.core.signals import Answer, Failed, Samples
 from stoker.settings import Settings
 
@@ -46,7 +46,7 @@ T = TypeVar("T")
 OnQuery = Callable[[str, str, float], None]
 """(name of the query, ``ok`` | ``partial`` | ``failed`` | ``unreachable``, seconds), for metrics."""
 
-_Read: TypeAlias = Callable[[int, bytes], T | Failed]
+_Read: TypeAlias = Callable[[int, Body], T | Failed]
 """What makes an answer of (HTTP status, body); raises nothing."""
 
 
@@ -282,7 +282,7 @@ class _Connection(PrometheusConnect):  # type: ignore[misc]  # the library is no
         )
         self._max_bytes = max_bytes
 
-    def ask(self, asked: _Asked, deadline: float) -> tuple[int, bytes]:
+    def ask(self, asked: _Asked, deadline: float) -> tuple[int, Body]:
         """(HTTP status, body) of one query, sent as a form, over by ``deadline`` (monotonic s)."""
         left = deadline - time.monotonic()
         if left <= 0:
@@ -302,7 +302,7 @@ class _Connection(PrometheusConnect):  # type: ignore[misc]  # the library is no
                 raise _Refused(f"redirects to {where!r}: configure the final address", unreachable=True)
             return response.status_code, self._read(response, deadline)
 
-    def _read(self, response: requests.Response, deadline: float) -> bytes:
+    def _read(self, response: requests.Response, deadline: float) -> Body:
         """The body. ``read1`` returns what has come, so that a server that drips cannot hold the thread."""
         body = bytearray()
         while chunk := response.raw.read1(CHUNK, decode_content=True):
@@ -312,7 +312,7 @@ class _Connection(PrometheusConnect):  # type: ignore[misc]  # the library is no
                 raise _Refused(f"the answer is longer than {limit:g} MiB", unreachable=False)
             if time.monotonic() > deadline:
                 raise _Refused("the answer was not complete in time", unreachable=True)
-        return bytes(body)
+        return body
 
 
 def _auth(access: Access) -> AuthBase | None:
