@@ -206,8 +206,8 @@ class TestWork:
 
     def test_what_is_not_served_yet_counts_and_is_said(self):
         before = Seen(NOW - 20, running=0.0, waiting=0.0, finished=1.0, work=10.0)
-        traffic = replace(
-            STEADY, last=before, in_flight=(InFlight(NOW - 20, 0.0, 0.0),), work=10.0, requests=1.0
+        traffic = STEADY._replace(
+            last=before, in_flight=(InFlight(NOW - 20, 0.0, 0.0),), work=10.0, requests=1.0
         )
 
         found = face({pod(0): load(0, waiting=20, generated_tokens=10.0)}, capacity=STATED, traffic=traffic)

@@ -116,7 +116,7 @@ class TestWhatItAsksFor:
     def test_head_room_does_not_grow_with_the_demand(self):
         world = World(ramp)
         world.run(900)
-        roomy = replace(present(3.0), headroom=4.0, replicas=7)
+        roomy = present(3.0)._replace(headroom=4.0, replicas=7)
         tokens = demand(ramp(930))
 
         found = forecast(world.outlook, tokens, [roomy], SLOW, None, why_no_history="", now=NOW + 931)
@@ -201,8 +201,8 @@ class TestAccuracy:
         accuracy = Accuracy()
         for _ in range(2000):
             accuracy = accuracy.after(0.1 * share, 0.1)
-        outlook = replace(begun("x", 1000.0, NOW), levels=tuple(1000.0 + 10 * n for n in range(10)))
-        outlook = replace(outlook, accuracy=(accuracy, Accuracy(), Accuracy()))
+        outlook = begun("x", 1000.0, NOW)._replace(levels=tuple(1000.0 + 10 * n for n in range(10)))
+        outlook = outlook._replace(accuracy=(accuracy, Accuracy(), Accuracy()))
 
         found = look(outlook, Measured("x", 1100.0), SLOW, None, NOW + 30)
 

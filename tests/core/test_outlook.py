@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -30,9 +29,9 @@ LEVELS = st.lists(st.floats(0, 1e6), min_size=10, max_size=10)
 def slot_of(*values: tuple[float, float | None]) -> float:
     """The level of a slot in which these demands began at these seconds."""
     outlook = begun("x", 0.0, NOW)
-    outlook = replace(outlook, value=None)
+    outlook = outlook._replace(value=None)
     for second, value in values:
-        outlook = replace(fill(outlook, NOW + second), at=NOW + second, value=value)
+        outlook = fill(outlook, NOW + second)._replace(at=NOW + second, value=value)
     return closed(fill(outlook, NOW + SLOT_SECONDS)).levels[-1]
 
 
@@ -156,7 +155,7 @@ class TestComparison:
     def test_an_expectation_meets_what_came_in_its_slot(self):
         outlook = begun("x", 30.0, NOW)
         expectation = Expectation(outlook.slot, 20.0, (10.0, 0.0, 0.0), 25.0)
-        outlook = replace(outlook, pending=(expectation,))
+        outlook = outlook._replace(pending=(expectation,))
 
         done = closed(fill(outlook, NOW + SLOT_SECONDS))
 
@@ -165,8 +164,8 @@ class TestComparison:
         assert done.accuracy[0].weight(0.5, 0) == 1
 
     def test_a_gap_judges_nobody(self):
-        outlook = replace(begun("x", None, NOW), accuracy=(Accuracy(1, 2, 3, 4),) * 3)
-        waiting = replace(outlook, pending=(Expectation(outlook.slot, 20.0, (10.0, 0.0, 0.0), 25.0),))
+        outlook = begun("x", None, NOW)._replace(accuracy=(Accuracy(1, 2, 3, 4),) * 3)
+        waiting = outlook._replace(pending=(Expectation(outlook.slot, 20.0, (10.0, 0.0, 0.0), 25.0),))
 
         done = closed(fill(waiting, NOW + SLOT_SECONDS))
 

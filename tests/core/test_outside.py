@@ -107,7 +107,7 @@ def in_flight(
     )
 
 
-TOKENS = replace(in_flight(), name="utilization", unit="weighted tokens/s", value=100.0, target=1000.0)
+TOKENS = in_flight()._replace(name="utilization", unit="weighted tokens/s", value=100.0, target=1000.0)
 
 
 class TestHeld:
@@ -145,14 +145,14 @@ class TestHeld:
         assert (counted.name, counted.value, counted.replicas) == ("heldRequests", 102.0, 3)
 
     def test_the_face_that_only_asks_for_one_replica_is_no_measure(self):
-        occupied = replace(in_flight(100.0), name="requestsInFlight", target=200.0, replicas=1)
+        occupied = in_flight(100.0)._replace(name="requestsInFlight", target=200.0, replicas=1)
         same, counted = with_held([occupied], Fresh(90.0, NOW), BUSY, NOW)
         assert same == occupied
         assert (counted.name, counted.replicas) == ("heldRequests", 3)
 
     def test_where_what_is_learned_is_not_known_of_anybody_yet_they_wake_too(self):
-        learned = replace(in_flight(None, expected=0), blind=False)
-        tokens = replace(TOKENS_ASLEEP, name="generatedTokensPerSecond")
+        learned = in_flight(None, expected=0)._replace(blind=False)
+        tokens = TOKENS_ASLEEP._replace(name="generatedTokensPerSecond")
         known = with_held([tokens, learned], Fresh(3.0, NOW), BUSY, NOW)
         assert recommend(Scaling(min_replicas=0, max_replicas=8), known, Memory(), 0, NOW).replicas == 1
 
@@ -217,7 +217,7 @@ class TestWaking:
         assert (chosen.replicas, chosen.limited_by) == (1, "concurrentRequests")
 
 
-TOKENS_ASLEEP = replace(ASLEEP, name="utilization", unit="weighted tokens/s")
+TOKENS_ASLEEP = ASLEEP._replace(name="utilization", unit="weighted tokens/s")
 
 
 class TestDeciding:

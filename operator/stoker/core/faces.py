@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from stoker.api.v1alpha1 import CapacitySource, Freshness, ModelDeploymentSpec, Targets
@@ -33,8 +32,7 @@ OCCUPIED = "requestsInFlight"
 """Name of the face that keeps one replica while there is a request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Face:
+class Face(NamedTuple):
     """One target's answer."""
 
     name: str
@@ -197,7 +195,7 @@ def _in_flight_totals(demand: Demand) -> list[Total]:
 
 def _unasked(face: Face) -> Face:
     """A face that the spec has no number for: unknown, it holds nothing up, and lets nothing go."""
-    return replace(face, blind=False) if face.blind else face
+    return face._replace(blind=False) if face.blind else face
 
 
 def in_flight(name: str, demand: Demand, target: float) -> Face:
@@ -213,7 +211,7 @@ def _occupied(demand: Demand) -> Face:
         return face
     message = f"{shown(face.value)} requests in flight need a replica"
     half = max(face.target, 2 * face.value)  # of one replica at most: no tolerance makes it two
-    return replace(face, replicas=1, target=half, message=message)
+    return face._replace(replicas=1, target=half, message=message)
 
 
 class _Load(NamedTuple):

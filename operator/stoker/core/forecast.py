@@ -12,7 +12,7 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from stoker.api.v1alpha1 import ForecastOutcome, ForecastStatus, Season
 from stoker.core.demand import Demand
@@ -158,7 +158,7 @@ def look(
         outlook = closed(fill(outlook, (outlook.slot + 1) * SLOT_SECONDS))
         outlook = _expect(outlook, ahead, history)
     area, seconds = filled(outlook, now)
-    return replace(outlook, at=now, value=measured.value, area=area, seconds=seconds)
+    return outlook._replace(at=now, value=measured.value, area=area, seconds=seconds)
 
 
 def _expect(outlook: Outlook, ahead: Ahead, history: History | None) -> Outlook:
@@ -175,7 +175,7 @@ def _expect(outlook: Outlook, ahead: Ahead, history: History | None) -> Outlook:
         said, part = base + used[chosen.number] * chosen.weight, tuple(Season)[chosen.number]
         weight = chosen.weight * ahead.urgency(part)
         expectation = Expectation(slot, base, growth, said, part, weight, chosen.skill)
-    return replace(outlook, pending=(*outlook.pending, expectation)[-MAX_AHEAD:])
+    return outlook._replace(pending=(*outlook.pending, expectation)[-MAX_AHEAD:])
 
 
 def _growth(season: Season, outlook: Outlook, ahead: Ahead, history: History | None) -> float:
@@ -260,7 +260,7 @@ def forecast(
     outlook = look(known, offered(demand), ahead, history, now)
     if known is None or outlook.slot != known.slot or outlook.status is None:
         outlook = _asking(outlook, faces, ahead, demand.serving)
-        outlook = replace(outlook, status=_status(outlook, ahead, why_no_history))
+        outlook = outlook._replace(status=_status(outlook, ahead, why_no_history))
     return Forecast(outlook, _face(outlook, faces, demand.serving))
 
 
@@ -285,7 +285,7 @@ def _asking(outlook: Outlook, faces: Sequence[Face], ahead: Ahead, serving: int)
         return outlook
     until = min(latest.slot, outlook.slot + HOLD_SLOTS)
     held = (*(h for h in outlook.held if h.load > asked), Held(latest.slot, until, asked, latest.said))
-    return replace(outlook, held=held)
+    return outlook._replace(held=held)
 
 
 def _face(outlook: Outlook, faces: Sequence[Face], serving: int) -> Face | None:

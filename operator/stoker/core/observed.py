@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stoker.api.conditions import Reason
 from stoker.api.v1alpha1 import FieldError, ModelDeploymentSpec, ModelDeploymentStatus, StartupStatus
@@ -187,8 +187,7 @@ class ModelDeployment:
 # --- The snapshot --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(NamedTuple):
     """What the signals asked for over a stretch of time: the memory behind the scaling windows."""
 
     since: float
@@ -217,15 +216,14 @@ class StartUps:
     """The starts as status shows them: made anew only when there is a new start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """What one ModelDeployment's decisions remember between ticks. Losing it is safe: Stoker waits longer."""
 
     evidence: tuple[Proposal, ...] = ()
     """What complete signals proposed, in contiguous stretches, oldest first: the ground for going down."""
     asked: tuple[Proposal, ...] = ()
     """What the signals proposed at least, complete or not: the ground for going up."""
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: Traffic = Traffic()
     """What the traffic has been like lately."""
     made_room_at: float | None = None
     """When an old replica last left to make room for a new revision, Unix s."""

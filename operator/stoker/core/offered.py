@@ -66,8 +66,10 @@ def work(demand: Demand, traffic: Traffic, capacity: ReplicaCapacity) -> Offered
         coming = _growth(demand, traffic)
         unserved = size * (RUNNING_LEFT * coming.running + coming.waiting)
         unserved += math.fsum(
-            min(capacity.tokens_per_second, size * replica.waiting / BACKLOG_SECONDS)
-            for replica in demand.in_flight
+            [
+                min(capacity.tokens_per_second, size * replica.waiting / BACKLOG_SECONDS)
+                for replica in demand.in_flight
+            ]
         )
     unserved = max(0.0, unserved)
     spare = headroom(traffic, served + unserved, capacity.tokens_per_second, HEADROOM_DEVIATIONS)
@@ -83,7 +85,9 @@ def requests(demand: Demand, traffic: Traffic, per_replica: float, most: float =
         per_replica: Requests that one replica is to hold.
         most: Requests of one replica that count; all of its batch by default.
     """
-    held = math.fsum(min(most, running + min(waiting, per_replica)) for running, waiting in demand.in_flight)
+    held = math.fsum(
+        [min(most, running + min(waiting, per_replica)) for running, waiting in demand.in_flight]
+    )
     coming = _growth(demand, traffic)
     return held + (traffic.stay or 0.0) * max(0.0, coming.running + coming.waiting)
 

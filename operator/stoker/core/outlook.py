@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from stoker.api.v1alpha1 import ForecastStatus, Season
 
@@ -100,6 +101,10 @@ class Accuracy:
         )
 
 
+_UNTRIED = tuple(Accuracy() for _ in Season)
+"""Of parts that have said nothing yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """Replicas that an expectation asks for, and the last slot in which they are kept for it."""
@@ -112,8 +117,7 @@ class Held:
     """The demand that was expected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(NamedTuple):
     """The demand of the last minutes, in slots, and the forecasts that wait for their moment."""
 
     unit: str
@@ -131,7 +135,7 @@ class Outlook:
     """Of the slots before this one, oldest first; NaN for a gap."""
     pending: tuple[Expectation, ...] = ()
     """Oldest first."""
-    accuracy: tuple[Accuracy, ...] = field(default_factory=lambda: tuple(Accuracy() for _ in Season))
+    accuracy: tuple[Accuracy, ...] = _UNTRIED
     came: tuple[Expectation, float] | None = None
     """The last expectation of a growth whose moment has passed, and what came."""
     held: tuple[Held, ...] = ()
@@ -153,7 +157,7 @@ def continues(outlook: Outlook, unit: str, now: float) -> bool:
 def fill(outlook: Outlook, until: float) -> Outlook:
     """The slot filled with the last known demand up to ``until``, which lies within it or at its end."""
     area, seconds = filled(outlook, until)
-    return replace(outlook, area=area, seconds=seconds)
+    return outlook._replace(area=area, seconds=seconds)
 
 
 def filled(outlook: Outlook, until: float) -> tuple[float, float]:
@@ -170,15 +174,14 @@ def closed(outlook: Outlook) -> Outlook:
     known = outlook.seconds >= SLOT_SECONDS / 2
     level = outlook.area / outlook.seconds if known else math.nan
     levels = (*outlook.levels, level)[-MAX_LEVELS:]
-    return scored(replace(outlook, slot=outlook.slot + 1, area=0.0, seconds=0.0, levels=levels), level)
+    return scored(outlook._replace(slot=outlook.slot + 1, area=0.0, seconds=0.0, levels=levels), level)
 
 
 def scored(outlook: Outlook, level: float) -> Outlook:
     """The expectations for the slot that has just ended, compared with what came."""
     slot = outlook.slot - 1
     due = [e for e in outlook.pending if e.slot == slot and math.isfinite(level)]
-    outlook = replace(
-        outlook,
+    outlook = outlook._replace(
         pending=tuple(e for e in outlook.pending if e.slot > slot),
         held=tuple(h for h in outlook.held if h.until > slot),
     )
@@ -195,7 +198,7 @@ def _compared(outlook: Outlook, expectation: Expectation, level: float) -> Outlo
         for known, growth in zip(outlook.accuracy, expectation.growth, strict=True)
     )
     grew = expectation.said > expectation.base  # else nothing was said that could be right or wrong
-    return replace(outlook, accuracy=accuracy, came=(expectation, level) if grew else outlook.came)
+    return outlook._replace(accuracy=accuracy, came=(expectation, level) if grew else outlook.came)
 
 
 def trend(levels: Sequence[float]) -> float | None:

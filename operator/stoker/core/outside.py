@@ -11,7 +11,6 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from stoker.api.queries import CustomSignal
 from stoker.api.v1alpha1 import Freshness
@@ -151,8 +150,7 @@ def _on_top(face: Face, said: Fresh | Stale) -> Face:
     complete = face.complete and isinstance(said, Fresh)
     message = f"{shown(value)} {face.unit}, {shown(said.value)} of them held in the inference gateway,"
     message += f" at {shown(face.target)} per replica needs {replicas}"
-    return replace(
-        face,
+    return face._replace(
         value=value,
         replicas=replicas,
         complete=complete,
@@ -167,4 +165,4 @@ def _uncertain(face: Face, why: str) -> Face:
     if not face.complete:
         return face
     told = f"{face.message}; requests held in a gateway are unknown: {why}"
-    return replace(face, complete=False, message=told)
+    return face._replace(complete=False, message=told)

@@ -113,8 +113,8 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     ready = startup.time_to_ready(startups, spec.accelerators[0].name)
     outlook, ahead = _forecast(snapshot, deployment, section, ready, measured, faces)
     faces = (*faces, *ahead)
-    memory = replace(
-        before, startups=startups, learned=learned, standing=known, traffic=traffic, outlook=outlook
+    memory = before._replace(
+        startups=startups, learned=learned, standing=known, traffic=traffic, outlook=outlook
     )
     chosen = scaling.recommend(section, faces, memory, current, snapshot.now)
     if previous is None:
@@ -196,7 +196,7 @@ def _plan(snapshot: Snapshot, deployment: ModelDeployment, wanted: Want, grant: 
         actions=tuple(actions),
         status=published if changed else None,
         events=(*steps.events, *(status.transitions(deployment.status, published) if changed else ())),
-        memory=memory if memory.made_room_at == made_room_at else replace(memory, made_room_at=made_room_at),
+        memory=memory if memory.made_room_at == made_room_at else memory._replace(made_room_at=made_room_at),
         requeue_at=_earliest(
             steps.requeue_at,
             capacity.review_at(wanted.pods, snapshot.now),

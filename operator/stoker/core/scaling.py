@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from stoker.api.v1alpha1 import OnMissingMetrics, Scaling
 from stoker.core.faces import Face, needed
@@ -49,8 +51,7 @@ class Recommendation:
     memory: Memory
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """What the faces ask for now."""
 
     replicas: int
@@ -109,8 +110,9 @@ def _ask(faces: Sequence[Face]) -> _Asked:
     blind = _blind(faces)
     top = max(faces, key=lambda f: (f.replicas, not f.blind), default=None)
     complete = bool(faces) and all(f.complete for f in faces)
-    present = max((f for f in faces if not f.ahead), key=lambda f: f.replicas, default=None)
-    keep = max((_keeps(f) for f in faces if not f.ahead), default=0)
+    now = [f for f in faces if not f.ahead]
+    present = max(now, key=attrgetter("replicas"), default=None)
+    keep = max([_keeps(f) for f in now], default=0)
     return _Asked(top.replicas if top else 0, top, complete, blind, present, keep)
 
 
@@ -127,9 +129,11 @@ def _blind(faces: Sequence[Face]) -> Face | None:
     Where no replica serves there is none to ask: then what is known of the fleet as a whole counts alone, or
     nothing would ever wake a fleet at zero.
     """
-    told = any(f.whole and not f.blind for f in faces)
-    blind = [f for f in faces if f.blind and (f.expected > 0 or not told)]
-    return max(blind, key=lambda f: f.expected > 0, default=None)
+    blind = [f for f in faces if f.blind]
+    asked = next((f for f in blind if f.expected > 0), None)
+    if asked is not None or not blind or any(f.whole and not f.blind for f in faces):
+        return asked
+    return blind[0]
 
 
 def _decide(
@@ -233,7 +237,7 @@ def _remember(memory: Memory, asked: _Asked, now: float, keep: float) -> Memory:
         evidence = _raised(evidence, asked.keep)
     if asked.face is not None and (asked.blind is None or asked.replicas > 0):
         seen = _extend(seen, asked.replicas, now, keep, min)
-    return replace(memory, evidence=evidence, asked=seen)
+    return memory._replace(evidence=evidence, asked=seen)
 
 
 def _extend(
@@ -255,7 +259,7 @@ def _extend(
         last = stretches[-1]
         stretches = (*stretches[:-1], Proposal(last.since, now, last.replicas))
     stretches = _melted(stretches, Proposal(now, now, replicas), choose)
-    return tuple(s for s in stretches if s.until >= now - keep)
+    return tuple([s for s in stretches if s.until >= now - keep])
 
 
 def _melted(
@@ -272,7 +276,7 @@ def _raised(stretches: tuple[Proposal, ...], replicas: int) -> tuple[Proposal, .
     if not stretches:
         return ()
     *earlier, last = stretches
-    return _melted(tuple(earlier), replace(last, replicas=max(replicas, last.replicas)), max)
+    return _melted(tuple(earlier), last._replace(replicas=max(replicas, last.replicas)), max)
 
 
 def _extreme(

@@ -289,8 +289,13 @@ def _tells(published: ModelDeploymentStatus, prompt: _Prompt) -> bool:
         scaling is not None
         and prompt.fields.items() <= vars(published).items()
         and prompt.scaling.items() <= vars(scaling).items()
-        and [_gist(c) for c in prompt.conditions] == [_gist(c) for c in published.conditions]
+        and _alike(published.conditions, prompt.conditions)
     )
+
+
+def _alike(before: Sequence[Condition], after: Sequence[Condition]) -> bool:
+    """Whether they differ in their messages at most."""
+    return before == after or [_gist(c) for c in before] == [_gist(c) for c in after]
 
 
 def _gist(condition: Condition) -> tuple[object, ...]:

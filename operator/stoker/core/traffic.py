@@ -15,7 +15,6 @@ Rules of this module:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 GROWTH_SECONDS = 15.0
@@ -79,8 +78,7 @@ class Growth(NamedTuple):
     waiting: float
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(NamedTuple):
     """What is remembered of one ModelDeployment's traffic. Losing it is safe."""
 
     last: Seen | None = None
@@ -156,7 +154,7 @@ def observed(traffic: Traffic, seen: Seen, rate_window: float, capacity: float) 
     if last is not None and seen.at < last.at:  # the clock stepped back
         return Traffic(last=seen, squares=traffic.squares, deviations=traffic.deviations)
     if last is None or seen.at - last.at > LONGEST_GAP:
-        return _counted(replace(traffic, in_flight=(), levels=()), seen)
+        return _counted(traffic._replace(in_flight=(), levels=()), seen)
     traffic = _requests(traffic, last, seen.at - last.at)
     traffic = _varied(traffic, seen, rate_window, capacity)
     return _counted(traffic, seen)
@@ -167,7 +165,7 @@ def _counted(traffic: Traffic, seen: Seen) -> Traffic:
     if kept and kept[-1].at == seen.at:  # the same scrape, asked for again
         kept.pop()
     in_flight = (*kept, InFlight(seen.at, seen.running, seen.waiting))
-    return replace(traffic, last=seen, in_flight=in_flight)
+    return traffic._replace(last=seen, in_flight=in_flight)
 
 
 def _requests(traffic: Traffic, last: Seen, seconds: float) -> Traffic:
@@ -179,10 +177,9 @@ def _requests(traffic: Traffic, last: Seen, seconds: float) -> Traffic:
     work = traffic.work * fade + (last.work or 0.0) * seconds
     requests = traffic.requests * fade + done
     if last.waiting > 0:
-        return replace(traffic, work=work, requests=requests)
+        return traffic._replace(work=work, requests=requests)
     fade = fade if done else 1.0
-    return replace(
-        traffic,
+    return traffic._replace(
         work=work,
         requests=requests,
         stayed=traffic.stayed * fade + last.running * seconds,
@@ -205,17 +202,16 @@ def _varied(traffic: Traffic, seen: Seen, rate_window: float, capacity: float) -
         levels = ()
     now = Level(seen.at, seen.work)
     if len(levels) < 2:
-        return replace(traffic, levels=(*levels, now))
+        return traffic._replace(levels=(*levels, now))
     before, middle = levels
     mean = (before.work + middle.work + now.work) / 3
     if mean <= 0:
-        return replace(traffic, levels=(middle, now))
+        return traffic._replace(levels=(middle, now))
     share = (middle.at - before.at) / (now.at - before.at)
     deviation = middle.work - (before.work + share * (now.work - before.work))
     square = min(deviation**2 / 1.5 / mean, MOST_DEVIATIONS**2 * traffic.variance(capacity))
     fade = 0.5 ** ((now.at - middle.at) / VARIANCE_HALF_LIFE)
-    return replace(
-        traffic,
+    return traffic._replace(
         levels=(middle, now),
         squares=traffic.squares * fade + square,
         deviations=traffic.deviations * fade + 1.0,
