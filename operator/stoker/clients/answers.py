@@ -142,8 +142,8 @@ def _shared(labels: Sequence[dict[str, Any]]) -> bool:
     """Keep equal texts of labels once; whether they are texts.
 
     Once for all answers, and with the names that the store keeps: nine answers about 40,000 pods hold 99
-    MiB instead of 177. The time is won back where samples are sorted by pod: a text finds itself sooner than
-    its equal.
+    MiB instead of 177. With 4,000 pods it costs 15 ms of CPU per tick, what is won back by sorting samples by
+    pod deducted: a text finds itself sooner than its equal.
     """
     intern = sys.intern
     try:
