@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -288,7 +287,7 @@ class TestDemand:
         assert offered(Demand(totals, FirstToken(None, 0, 0), 2)).value is None
 
     def test_counts_while_a_new_replica_warms_up(self):
-        totals = {Signal.GENERATED_TOKENS: replace(total(7.0, covered=2, expected=2), serving=3)}
+        totals = {Signal.GENERATED_TOKENS: total(7.0, covered=2, expected=2)._replace(serving=3)}
 
         assert offered(Demand(totals, FirstToken(None, 0, 0), 3)).value == 7
 

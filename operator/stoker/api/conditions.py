@@ -78,10 +78,9 @@ def ready_condition(conditions: Sequence[Condition]) -> tuple[ConditionStatus, s
     `CapacityGranted=False` beside `Available=True` says that the fleet cannot grow, which is worth a word and
     no alarm; beside `Available=False` it is usually the cause.
     """
-    accepted, capacity, available = (
-        find(conditions, kind)
-        for kind in (ConditionType.ACCEPTED, ConditionType.CAPACITY_GRANTED, ConditionType.AVAILABLE)
-    )
+    accepted = find(conditions, ConditionType.ACCEPTED)
+    capacity = find(conditions, ConditionType.CAPACITY_GRANTED)
+    available = find(conditions, ConditionType.AVAILABLE)
     cause = _cause(accepted, capacity, available)
     if cause is not None:
         return cause.status, cause.reason, cause.message
@@ -102,8 +101,10 @@ def _cause(
     if available is not None and available.status is ConditionStatus.FALSE:
         short = capacity is not None and capacity.status is ConditionStatus.FALSE
         return capacity if short and available.reason in _VAGUE else available
-    known = (condition for condition in (accepted, available) if condition is not None)
-    return next((condition for condition in known if condition.status is ConditionStatus.UNKNOWN), None)
+    for condition in (accepted, available):
+        if condition is not None and condition.status is ConditionStatus.UNKNOWN:
+            return condition
+    return None
 
 
 def reference_markdown() -> str:

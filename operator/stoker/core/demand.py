@@ -38,8 +38,7 @@ ANSWERS_LAST = 60.0
 FIRST_TOKEN_QUANTILE = 0.95
 
 
-@dataclass(frozen=True, slots=True)
-class Total:
+class Total(NamedTuple):
     """One signal over all replicas of a ModelDeployment."""
 
     at_least: float
@@ -71,8 +70,7 @@ class Total:
         return Freshness.STALE if isinstance(self.reading, Stale) else Freshness.MISSING
 
 
-@dataclass(frozen=True, slots=True)
-class FirstToken:
+class FirstToken(NamedTuple):
     """What the replicas' histograms say about the time to the first token."""
 
     p95: float | None
@@ -171,15 +169,15 @@ def _aged(metrics: Metrics, now: float) -> Metrics:
 
 def _total(signal: Signal, at: float, pods: Sequence[_Counted], now: float, grace: float) -> Total:
     proved, moments, routed = [], [], 0
-    for pod in pods:  # one look at each, without a call: there are tens of thousands per tick
-        reading = pod.known.readings.get(signal) if pod.known is not None else None
+    for _, serves, known in pods:  # one look at each, without a call: there are tens of thousands per tick
+        reading = known.readings.get(signal) if known is not None else None
         if isinstance(reading, Fresh):
             proved.append(reading.value)
-            if pod.serves:
+            if serves:
                 moments.append(reading.at)
         elif isinstance(reading, Stale) and reading.at >= at:  # the window still fills: so much at least
             proved.append(reading.value)
-        routed += pod.serves
+        routed += serves
     at_least, covered = math.fsum(proved), len(moments)
     if 0 < covered == routed:
         return Total(at_least, Fresh(at_least, min(moments)), covered, routed, routed)

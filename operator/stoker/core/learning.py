@@ -157,7 +157,7 @@ def capacity_of(spec: ModelDeploymentSpec, learned: Learned | None = None) -> Re
         )
     source = CapacitySource.LEARNED if known.samples >= ENOUGH_SAMPLES else CapacitySource.PRIOR
     return ReplicaCapacity(
-        found.weighted, found.in_flight, found.weight, source, _confidence(spec, known), known.samples
+        found.weighted, found.in_flight, found.weight, source, _confidence(spec, known, found), known.samples
     )
 
 
@@ -178,18 +178,17 @@ def _at_objective(spec: ModelDeploymentSpec, learned: Learned) -> AtObjective:
     return capacity(learned.belief.costs, learned.mix, _objective(spec), math.inf if most is None else most)
 
 
-def _confidence(spec: ModelDeploymentSpec, learned: Learned) -> float:
+def _confidence(spec: ModelDeploymentSpec, learned: Learned, found: AtObjective) -> float:
     """0..1, from the relative error to be expected of the capacity.
 
     That grows with the uncertainty of the costs, in the direction that the objective and the present mix ask
     for; with the error that the law leaves; and with how far the load has stayed below the objective.
     """
     costs, mix, objective = learned.belief.costs, learned.mix, _objective(spec)
-    load = _at_objective(spec, learned).load
     slope = slope_of(costs, mix)
     # The relative change of the capacity with each cost: of (1 - base / objective) / slope.
-    gradient = (1 / (objective * load), 1 / slope, mix.cache / slope, mix.prompt / slope)
-    reach = REACH_ERROR * max(0.0, 1 - learned.busiest / load)
+    gradient = (1 / (objective * found.load), 1 / slope, mix.cache / slope, mix.prompt / slope)
+    reach = REACH_ERROR * max(0.0, 1 - learned.busiest / found.load)
     variance = learned.belief.variance(gradient) + learned.noise / (1 + learned.samples)
     error = math.sqrt(max(0.0, variance) + (LAW_ERROR + reach) ** 2)
     return 1 / (1 + (error / RELATIVE_ERROR) ** 2)

@@ -107,6 +107,9 @@ class _Replicas:
         return len(self.current) + len(self.old) + len(self.waiting) + len(self.retriable)
 
 
+_NONE = Steps()
+
+
 def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
     """The next actions towards ``target`` replicas of ``revision``.
 
@@ -116,7 +119,7 @@ def plan_replicas(context: Context, pods: Sequence[Pod]) -> Steps:
     """
     mine = sorted([p for p in pods if p.owner_uid == context.deployment.uid], key=attrgetter("key"))
     if len(mine) == context.target and all(p.routed and p.revision == context.revision for p in mine):
-        return Steps()  # by far the commonest case: those that are wanted serve
+        return _NONE  # by far the commonest case: those that are wanted serve
     names = _Names(context, pods)
     replicas = _sorted_out(context, mine)
     balance = _balance(context, replicas, names)

@@ -46,7 +46,7 @@ class Want:
     """What is carried out: differs from ``desired`` in Shadow mode."""
     previous: int | None
     pods: tuple[Pod, ...]
-    """Its own."""
+    """Its own, by name."""
     memory: Memory = field(default_factory=Memory)
     """What the next tick is to know."""
     recommendation: scaling.Recommendation | None = None
@@ -103,7 +103,7 @@ def want(snapshot: Snapshot, deployment: ModelDeployment, spec: ModelDeploymentS
     bounds = schedule.bounds(spec.scaling, snapshot.now)
     stated, section = spec.scaling, bounds.applied(spec.scaling)
     spec = spec if section is stated else spec.model_copy(update={"scaling": section})
-    running = sum(not p.leaving for p in pods)
+    running = sum([not p.leaving for p in pods])
     current = scaling.initial(section, running or None) if previous is None else previous
     window = deployment.metrics.rate_window_seconds if deployment.metrics is not None else 0.0
     measured = demand.measure(snapshot.metrics, pods, snapshot.now, window)
@@ -148,7 +148,8 @@ def _forecast(
 
 
 def _own(snapshot: Snapshot, deployment: ModelDeployment) -> tuple[Pod, ...]:
-    return tuple(p for p in snapshot.pods.get(deployment.key, ()) if p.owner_uid == deployment.uid)
+    mine = [p for p in snapshot.pods.get(deployment.key, ()) if p.owner_uid == deployment.uid]
+    return tuple(sorted(mine, key=attrgetter("key")))
 
 
 def _grants(
@@ -236,7 +237,7 @@ def _decided(
     return Decided(
         deployment=deployment,
         now=snapshot.now,
-        pods=sorted(wanted.pods, key=attrgetter("key")),
+        pods=wanted.pods,
         desired=wanted.desired,
         previous=wanted.previous,
         grant=grant,

@@ -118,9 +118,10 @@ def _ask(faces: Sequence[Face]) -> _Asked:
 
 def _keeps(face: Face) -> int:
     """Replicas that a face's load leaves some room on; what it asks for where it has no load."""
-    if not face.load:
+    load = face.load
+    if not load:
         return face.replicas
-    return max(face.replicas, needed(face.load + max(LEAST_TOLERANCE, TOLERANCE * face.load), 1.0))
+    return max(face.replicas, needed(load + max(LEAST_TOLERANCE, TOLERANCE * load), 1.0))
 
 
 def _blind(faces: Sequence[Face]) -> Face | None:
@@ -265,10 +266,11 @@ def _extend(
 def _melted(
     stretches: tuple[Proposal, ...], last: Proposal, choose: Callable[[Iterable[int]], int]
 ) -> tuple[Proposal, ...]:
-    while stretches and choose((last.replicas, stretches[-1].replicas)) == last.replicas:
-        last = Proposal(stretches[-1].since, last.until, last.replicas)
-        stretches = stretches[:-1]
-    return (*stretches, last)
+    since, left = last.since, len(stretches)
+    while left and choose((last.replicas, stretches[left - 1].replicas)) == last.replicas:
+        left -= 1
+        since = stretches[left].since
+    return (*stretches[:left], Proposal(since, last.until, last.replicas))
 
 
 def _raised(stretches: tuple[Proposal, ...], replicas: int) -> tuple[Proposal, ...]:

@@ -91,12 +91,19 @@ def remember(known: StartUps | None, published: Sequence[StartupStatus], pods: S
     """
     if known is None:
         known = _recalled(published, pods)
-    counted = frozenset(p.uid for p in pods if p.ready or p.uid in known.counted)
+    counted = frozenset([p.uid for p in pods if p.ready or p.uid in known.counted])
     if counted == known.counted:
-        return known
+        return _as_published(known, published)
     fresh = [p for p in pods if p.uid in counted and p.uid not in known.counted]
     starts = _folded(known.by_accelerator, fresh) if fresh else known.by_accelerator
     return StartUps(starts, counted, _summary(starts) if fresh else known.summary)
+
+
+def _as_published(known: StartUps, published: Sequence[StartupStatus]) -> StartUps:
+    """The same with the published records in place of equal ones, which a tick then sees at a glance."""
+    if known.summary is published or known.summary != published:
+        return known
+    return StartUps(known.by_accelerator, known.counted, tuple(published))
 
 
 def _recalled(published: Sequence[StartupStatus], pods: Sequence[Pod]) -> StartUps:

@@ -241,13 +241,13 @@ def _scaling_active(decided: Decided) -> Verdict:
         return FALSE, Reason.PROMETHEUS_UNREACHABLE, f"the number is held: {decided.metrics_failure}"
     if decided.demand is None or not decided.demand.serving:
         return _unserved(decided)
+    first = {f.freshness: f for f in reversed(decided.faces)}
     for freshness, reason in (
         (Freshness.MISSING, Reason.METRICS_MISSING),
         (Freshness.STALE, Reason.METRICS_STALE),
     ):
-        worst = next((f for f in decided.faces if f.freshness is freshness), None)
-        if worst is not None:
-            return _not_fresh(worst, reason)
+        if freshness in first:
+            return _not_fresh(first[freshness], reason)
     return _fresh(decided, "every serving replica's metrics are fresh")
 
 
