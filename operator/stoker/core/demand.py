@@ -227,7 +227,7 @@ def _first_token(metrics: Metrics, pods: Sequence[_Counted], now: float, grace: 
 def _why_silent(metrics: Metrics, silent: Sequence[Pod]) -> str:
     if metrics.first_token_failure is not None:
         return f"Prometheus: {metrics.first_token_failure}"
-    return f"{min(p.key for p in silent).name}: no histogram of the time to first token"
+    return f"{min([p.key for p in silent]).name}: no histogram of the time to first token"
 
 
 def histogram_quantile(q: float, buckets: Sequence[tuple[float, float]]) -> float | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stoker.api.v1alpha1 import ForecastOutcome, ForecastStatus, Season
 from stoker.core.demand import Demand
@@ -71,8 +72,7 @@ MOST_GROWTH = 2.0
 """A forecast never adds more than so many times the demand of now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
+class Ahead(NamedTuple):
     """How far ahead a decision has to look, seconds."""
 
     ready: float
@@ -98,8 +98,7 @@ class Ahead:
         return min(1.0, max(0.0, self.ready / FAST_SECONDS[part] - 1.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """The demand whose course is followed; ``value`` is None when it is not known now."""
 
     unit: str
@@ -226,8 +225,7 @@ def _belief(came: float) -> float:
 # --- What it asks for ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(NamedTuple):
     """One tick's forecast."""
 
     outlook: Outlook

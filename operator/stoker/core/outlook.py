@@ -151,7 +151,7 @@ def begun(unit: str, value: float | None, now: float) -> Outlook:
 
 def continues(outlook: Outlook, unit: str, now: float) -> bool:
     """Whether what is remembered has to do with now."""
-    return unit in {outlook.unit, ""} and 0 <= now - outlook.at <= MAX_LEVELS * SLOT_SECONDS
+    return unit in (outlook.unit, "") and 0 <= now - outlook.at <= MAX_LEVELS * SLOT_SECONDS
 
 
 def fill(outlook: Outlook, until: float) -> Outlook:
