@@ -40,7 +40,7 @@ DEBOUNCE_SECONDS = 0.05
 """A burst of events (a pod's status moves several times within milliseconds) is one tick."""
 
 MOST_PER_TICK = 25
-"""ModelDeployments decided at once: some 5 ms in which the loop does nothing else. A write takes several turns
+"""ModelDeployments decided at once: 5 ms in which the loop does nothing else. A write takes several turns
 of the loop: with long ones hardly anything is carried out while ten thousand are decided."""
 
 PUBLISHING_SHARE = 4
