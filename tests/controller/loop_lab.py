@@ -42,6 +42,7 @@ class Gatherer:
         self.rounds: list[str] = []
         self.error: Exception | None = None
         self.touches: list[Key] = []
+        self.urgent: list[Key] = []
 
     def metrics(self) -> Metrics:
         return Metrics(at=NOW)

@@ -117,6 +117,15 @@ class TestMeasuring:
             order = [key.name for key in await world.gatherer.measure()]
 
         assert order == ["m2", "m0", "m1", "m3"]
+        assert [key.name for key in world.gatherer.urgent] == ["m2"]
+
+    async def test_nobody_is_urgent_any_more_when_prometheus_was_not_asked(self, world):
+        world.store.put("ModelDeployment", scaled())
+        world.gatherer.urgent = [KEY]
+        world.store.put("ModelDeployment", manifest(replicas=1))
+
+        await world.gatherer.measure()
+        assert world.gatherer.urgent == ()
 
     async def test_latencies_are_asked_for_only_where_a_target_needs_them(self, world):
         world.store.put("ModelDeployment", scaled(targets={"timeToFirstToken": "2s"}))

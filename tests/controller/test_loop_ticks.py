@@ -42,3 +42,19 @@ async def test_a_part_in_which_deciding_fails_counts_too(controller, monkeypatch
 
     assert controller.tick() == 1
     assert failures == ["ZeroDivisionError: division by zero"]
+
+
+async def test_whose_demand_grew_does_not_wait_for_what_is_left_of_the_round_before(controller, forgotten):
+    keys = [Key("ml", f"model-{number}") for number in range(2 * MOST_PER_TICK)]
+    for key in keys:
+        controller.touch(key)
+    controller.tick()
+
+    async def measure():
+        return [keys[-1], *keys[:-1]]
+
+    controller._gatherer.measure, controller._gatherer.urgent = measure, [keys[-1]]
+    await controller._measure()
+    controller.tick()
+
+    assert forgotten[MOST_PER_TICK] == keys[-1]

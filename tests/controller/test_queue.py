@@ -187,3 +187,33 @@ def test_a_key_can_be_begun_unless_others_see_to_it(queue):
     queue.done("a")
     assert not queue.begin("a"), "it is dirty"
     assert queue.take() == ["a"]
+
+
+def test_those_that_are_preferred_are_taken_first_and_the_others_keep_their_order(queue):
+    for key in "abcd":
+        queue.add(key)
+    queue.prefer(["d", "b"])
+
+    assert queue.take() == ["d", "b", "a", "c"]
+
+
+def test_only_those_that_wait_are_preferred(queue, clock):
+    queue.add("a")
+    queue.take()
+    queue.add("a")
+    clock.now = 5.0
+    queue.add("b")
+    queue.prefer(["unknown", "a", "b"])
+
+    assert queue.take() == ["b"]
+    assert queue.oldest() is None
+    queue.done("a")
+    assert queue.take() == ["a"]
+
+
+def test_who_is_preferred_has_waited_no_less(queue, clock):
+    queue.add("a")
+    clock.now = 5.0
+    queue.prefer(["a"])
+
+    assert queue.oldest() == 0.0

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stoker.core.readings import Fresh, Key, Missing, Stale
-from stoker.core.urgency import by_growth, in_flight
+from stoker.core.urgency import by_growth, in_flight, urgent
 from tests.factories import KEY, NOW, load, metrics, pod, readings, silent
 
 A, B, C = (Key("models", name) for name in "abc")
@@ -51,3 +51,11 @@ class TestOrder:
 
     def test_nobody_is_lost_and_those_alike_keep_their_order(self):
         assert by_growth({A: 5.0, B: 5.0, C: 1.0}, {B: 5.0, A: 5.0}) == [B, A]
+
+
+class TestUrgent:
+    def test_is_whose_demand_grew_much_in_their_order(self):
+        assert urgent({A: 100.0, B: 100.0, C: 100.0}, {A: 130.0, B: 119.0, C: 200.0}) == [C, A]
+
+    def test_a_steady_fleet_is_not_however_small(self):
+        assert urgent({A: 1.0, B: 50.0}, {A: 2.0, B: 45.0}) == []

@@ -60,8 +60,9 @@ def seen(fleets: list[tuple[ModelDeployment, dict[Pod, PodMetrics]]]) -> Snapsho
 def test_the_order_of_objects_does_not_matter(fleets, random):
     shuffled = [(d, dict(random.sample(list(pods.items()), len(pods)))) for d, pods in fleets]
     random.shuffle(shuffled)
+    backwards = [(d, dict(reversed(pods.items()))) for d, pods in reversed(fleets)]
 
-    assert reconcile(seen(fleets)) == reconcile(seen(shuffled))
+    assert reconcile(seen(fleets)) == reconcile(seen(shuffled)) == reconcile(seen(backwards))
 
 
 @given(FLEETS)

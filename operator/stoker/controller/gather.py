@@ -74,6 +74,8 @@ class Gatherer:
         self._rounds = Rounds(clock)
         self._in_flight: Mapping[Key, float] = {}
         self.loads: dict[str, EngineLoad] = {}
+        self.urgent: Sequence[Key] = ()
+        """Whose demand grew much in the last round, those first that grew most."""
 
     def metrics(self) -> Metrics:
         """The last round's readings; none at all when that round is too long ago to be acted on."""
@@ -84,6 +86,7 @@ class Gatherer:
 
     async def measure(self) -> list[Key]:
         """Ask Prometheus about the fleet; those whose decision depends on it, the urgent ones first."""
+        self.urgent = ()
         scaled = [d for d in self._store.deployments.values() if _scaled(d)]
         if not scaled:
             return []
@@ -98,9 +101,10 @@ class Gatherer:
         )
         pods = {d.key: [p.key for p in self._store.pods(d.key)] for d in scaled}
         self._metrics, in_flight = await asyncio.to_thread(self._gathered, answers, scaled, pods)
-        urgent_first = urgency.by_growth(self._in_flight, in_flight)
+        self.urgent = urgency.urgent(self._in_flight, in_flight)
+        order = urgency.by_growth(self._in_flight, in_flight)
         self._in_flight = in_flight
-        return urgent_first
+        return order
 
     def _gathered(
         self,

@@ -302,6 +302,7 @@ class Controller:
     async def _measure(self) -> None:
         started = time.perf_counter()
         self._touch(await self._gatherer.measure())
+        self._queue.prefer(self._gatherer.urgent)  # what is left of the round before can wait
         self._observer.tick("gather", time.perf_counter() - started)
 
     async def _poll_draining(self) -> None:

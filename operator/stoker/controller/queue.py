@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import heapq
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -77,6 +77,11 @@ class Queue(Generic[K]):
             del self._dirty[key]
         self._processing.update(taken)
         return taken
+
+    def prefer(self, keys: Iterable[K]) -> None:
+        """Take these first, in their order, as far as they wait; the others keep theirs."""
+        first = {key: self._dirty[key] for key in keys if key in self._dirty}
+        self._dirty = first | self._dirty
 
     def begin(self, key: K) -> bool:
         """Process this very key from now on, unless it is dirty or being processed; whether it is."""

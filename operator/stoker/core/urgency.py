@@ -20,6 +20,10 @@ FEW = 5.0
 """Requests that are added to what is compared: going from one to two is not worth a place in front."""
 
 
+MUCH = 1.2
+"""Growth within a round that is more than a steady fleet's requests come and go."""
+
+
 def in_flight(metrics: Metrics, deployment: Key, pods: Iterable[Key]) -> float:
     """Requests of a ModelDeployment that run or wait somewhere; what is not known adds nothing.
 
@@ -44,4 +48,13 @@ def by_growth(before: Mapping[Key, float], now: Mapping[Key, float]) -> list[Key
         before: Requests in flight in the last round; a ModelDeployment that was not there had none.
         now: In this one.
     """
-    return sorted(now, key=lambda key: (now[key] + FEW) / (before.get(key, 0.0) + FEW), reverse=True)
+    return sorted(now, key=lambda key: _growth(before, now, key), reverse=True)
+
+
+def urgent(before: Mapping[Key, float], now: Mapping[Key, float]) -> list[Key]:
+    """Those that are not to wait for what is left of the round before, in the order of ``by_growth``."""
+    return [key for key in by_growth(before, now) if _growth(before, now, key) >= MUCH]
+
+
+def _growth(before: Mapping[Key, float], now: Mapping[Key, float], key: Key) -> float:
+    return (now[key] + FEW) / (before.get(key, 0.0) + FEW)
