@@ -48,7 +48,11 @@ _RIVALS: Final = (
     ),
 )
 _OURS: Final = ("bench/replay/candidate.py", "bench/replay/candidates.py", "bench/replay/policies/stoker.py")
-_OPERATOR: Final = ("operator/stoker/api", "operator/stoker/core")
+_OPERATOR: Final = (
+    "operator/stoker/api",
+    "operator/stoker/controller/rounds.py",
+    "operator/stoker/core",
+)
 
 
 class Store:

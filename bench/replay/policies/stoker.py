@@ -2,9 +2,9 @@
 
 Rules of this module:
 
-* Nothing is decided here. What Prometheus would answer to the operator's queries goes through
-  `stoker.core.signals.gathered`, the pods become the operator's records, and `stoker.core.reconcile.want`
-  decides, with the settings that an installation has by default.
+* Nothing is decided here. What Prometheus would answer to those queries that the operator's own rounds ask
+  goes through `stoker.core.signals.gathered`, the pods become the operator's records, and
+  `stoker.core.reconcile.want` decides, with the settings that an installation has by default.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 from bench.replay.fleet import SimulatedPod
 from bench.replay.prometheus import Prometheus, Unavailable
 from bench.replay.view import View
+from stoker.controller.rounds import Rounds
 from stoker.core.history import History
 from stoker.core.observed import ContainerStatus, Memory, ModelDeployment, Pod, PodCondition, Snapshot
 from stoker.core.parse import deployment_from
@@ -99,11 +100,17 @@ class Stoker:
     last: Want | None = None
     _memory: Memory = field(default_factory=Memory)
     _pods: dict[str, Pod] = field(default_factory=dict)
+    _now: float = 0.0
+    _rounds: Rounds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rounds = Rounds(lambda: self._now)
 
     def decide(self, view: View) -> int:
         """One tick of the operator."""
         names, spec = self.deployment.metrics, self.deployment.spec
         assert names is not None and spec is not None  # noqa: S101, PT018 - `deployment` has made sure
+        self._now = view.now
         pods = tuple(self._record(pod) for pod in view.pods)
         known = self.deployment.status.model_copy(update={"desired_replicas": view.replicas})
         current = replace(self.deployment, status=known)
@@ -111,7 +118,7 @@ class Stoker:
             now=view.now,
             deployments={current.key: current},
             pods={current.key: pods},
-            metrics=asked(view.prometheus, pods, names, view.now),
+            metrics=asked(view.prometheus, pods, names, self._rounds, view.now),
             memory={current.key: self._memory},
             history={current.key: self.history} if self.history is not None else {},
         )
@@ -147,9 +154,13 @@ def _pod(pod: SimulatedPod, deployment: ModelDeployment) -> Pod:
     )
 
 
-def asked(prometheus: Prometheus, pods: tuple[Pod, ...], names: MetricNames, now: float) -> Metrics:
+def asked(
+    prometheus: Prometheus, pods: tuple[Pod, ...], names: MetricNames, rounds: Rounds, now: float
+) -> Metrics:
     """What the operator knows after one round of its queries (`stoker.core.promql.queries`)."""
-    return gathered(_answers(prometheus, names, now), [(p.key, names) for p in pods], now, STALE_AFTER)
+    wanted = rounds.queries([names], [])
+    answers = {query: answer for query, answer in _answers(prometheus, names, now).items() if query in wanted}
+    return gathered(rounds.completed(answers, [names]), [(p.key, names) for p in pods], now, STALE_AFTER)
 
 
 def _answers(prometheus: Prometheus, names: MetricNames, now: float) -> dict[str, Answer]:

@@ -7,6 +7,7 @@ import pytest
 from bench.replay.faults import Fault, FaultKind
 from bench.replay.policies.stoker import NAMESPACE, Stoker, asked, deployment
 from bench.replay.prometheus import Prometheus
+from stoker.controller.rounds import Rounds
 from stoker.core.history import history_of
 from stoker.core.readings import Fresh, Key, Missing, Signal, Stale
 from tests.bench.replay.scene import exposed, pod, view
@@ -27,7 +28,7 @@ def scraped(load: float, *, until: float = 120.0, pods: int = 2, faults=()) -> P
 def readings(prometheus: Prometheus, now: float):
     stoker = Stoker(deployment(1, 10))
     pods = tuple(stoker._record(pod(n)) for n in range(2))
-    metrics = asked(prometheus, pods, stoker.deployment.metrics, now)
+    metrics = asked(prometheus, pods, stoker.deployment.metrics, Rounds(lambda: now), now)
     return metrics, metrics.pods[Key(NAMESPACE, "replica-0")].readings
 
 
@@ -123,3 +124,27 @@ def test_the_days_before_reach_its_forecast(days):
     assert stoker.last is not None
     assert stoker.last.memory.outlook is not None
     assert ("no daily shape" in stoker.last.memory.outlook.status.message) == (days == 0)
+
+
+def test_what_only_teaches_is_known_from_the_last_round_that_asked_for_it():
+    prometheus, stoker = Prometheus(), Stoker(deployment(1, 10))
+    pods, key = (stoker._record(pod(0)),), Key(NAMESPACE, "replica-0")
+    clock = [120.0]
+    rounds = Rounds(lambda: clock[0])
+
+    def usage(at: float) -> object:
+        clock[0] = at
+        return (
+            asked(prometheus, pods, stoker.deployment.metrics, rounds, at)
+            .pods[key]
+            .readings[Signal.CACHE_USAGE]
+            .value
+        )
+
+    for step in range(9):
+        prometheus.scrape("replica-0", 0, step * 15.0, exposed(kv_cache_usage_perc=0.2))
+    first = usage(121.0)
+    prometheus.scrape("replica-0", 0, 122.0, exposed(kv_cache_usage_perc=0.8))
+
+    assert first == usage(126.0) == usage(131.0) == pytest.approx(0.2)
+    assert usage(136.0) > 0.2
