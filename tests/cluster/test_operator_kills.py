@@ -74,27 +74,27 @@ def test_while_a_replica_drains(lab: Lab, engines: EngineFleet, load: HeldReques
 
 def test_at_every_step_of_a_rollout(lab: Lab, engines: EngineFleet):
     lab.start()
-    lab.apply(manifest(replicas=2))
-    old = uids(lab.until_serving(2))
+    lab.apply(manifest(replicas=3))
+    old = uids(lab.until_serving(3))
 
     def position() -> set[tuple[str, bool, bool]]:
         return {(p["metadata"]["uid"], is_ready(p), in_routing(p)) for p in lab.pods(live=False)}
 
     kills = 0
     with History(lab.plane, lab.namespace) as history:
-        lab.apply(manifest(replicas=2, engine={"image": "vllm/vllm-openai:v0.33.1"}))
+        lab.apply(manifest(replicas=3, engine={"image": "vllm/vllm-openai:v0.33.1"}))
         while old & uids(lab.pods(live=False)):
             before = position()
             lab.until("a step", lambda: position() != before)  # noqa: B023 - asked at once
             lab.operator.kill()
             lab.operator.restart()
             kills += 1
-        lab.until_serving(2)
+        lab.until_serving(3)
         lab.until_verdict("Progressing", "False/Complete")
-    assert min(history.counts(lambda p: is_ready(p) and in_routing(p))) >= 2
+    assert min(history.counts(lambda p: is_ready(p) and in_routing(p))) >= 3
     assert kills > 3, "too few to mean anything"
-    assert len(lab.pods(live=False)) == 2
-    assert max(history.counts(lambda p: not draining(p) and "deletionTimestamp" not in p["metadata"])) == 3
+    assert len(lab.pods(live=False)) == 3
+    assert max(history.counts(lambda p: not draining(p) and "deletionTimestamp" not in p["metadata"])) == 4
 
 
 def test_after_its_decision_and_before_the_first_pod(

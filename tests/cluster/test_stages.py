@@ -131,7 +131,7 @@ def test_relabelling_a_pod_does_not_restart_its_load(pods: Pods, plane: Access):
 
 
 def test_an_image_that_cannot_be_pulled_alternates_between_two_reasons(pods: Pods):
-    pods.create("engine", annotations(fail="image-pull", image_pull_seconds="0.1", back_off_seconds="0.2"))
+    pods.create("engine", annotations(fail="image-pull", image_pull_seconds="1", back_off_seconds="0.2"))
     errors = 0
 
     def second_error(status: Status) -> bool:

@@ -120,9 +120,7 @@ class TestMeasuring:
         assert [key.name for key in world.gatherer.urgent] == ["m2"]
 
     async def test_nobody_is_urgent_any_more_when_prometheus_was_not_asked(self, world):
-        world.store.put("ModelDeployment", scaled())
         world.gatherer.urgent = [KEY]
-        world.store.put("ModelDeployment", manifest(replicas=1))
 
         await world.gatherer.measure()
         assert world.gatherer.urgent == ()
