@@ -83,8 +83,8 @@ def test_an_api_server_that_hangs_is_given_up_and_found_again(lab: Lab, own_plan
 
 
 def test_a_write_that_was_under_way_when_the_api_server_died_is_done_once(lab: Lab, own_plane: Plane):
-    # A pod every half a second, and none moves once it has a node: no event makes the operator look again.
-    lab.start(kube_qps="2", kube_burst="1")
+    # At most a pod a second, and none moves once it has a node: no event makes the operator look again.
+    lab.start(kube_qps="1", kube_burst="1")
     lab.apply(manifest(replicas=8, annotations={f"{ANNOTATION}/image-pull-seconds": "3600"}))
     lab.until("some of eight pods", lambda: len([p for p in lab.pods() if "nodeName" in p["spec"]]) >= 3)
     own_plane.kill_apiserver()
