@@ -13,7 +13,17 @@ from stoker.core import resources
 from stoker.core.engines import engine_for
 from stoker.core.observed import ContainerStatus, ModelDeployment, Pod, PodCondition, Snapshot
 from stoker.core.parse import deployment_from
-from stoker.core.readings import Fresh, Key, Metrics, Missing, PodMetrics, Reading, Signal
+from stoker.core.readings import (
+    Fresh,
+    Key,
+    MetricNames,
+    Metrics,
+    Missing,
+    PodMetrics,
+    Reading,
+    Series,
+    Signal,
+)
 
 NOW = 1_800_000_000.0
 """A whole second, far from any real clock."""
@@ -168,3 +178,13 @@ def vllm() -> Any:
     spec = deployment().spec
     assert spec is not None
     return engine_for(spec).metrics
+
+
+def custom_metrics() -> MetricNames:
+    """The metric names of an engine that publishes little, over a long window."""
+    return MetricNames(
+        path="/metrics",
+        series={Signal.RUNNING: (Series("busy"),), Signal.REQUESTS: (Series("served_total"),)},
+        first_token="ttft_seconds",
+        rate_window_seconds=300.0,
+    )

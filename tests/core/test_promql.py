@@ -9,15 +9,10 @@ import pytest
 from stoker.core import promql
 from stoker.core.promql import Freshness, LatencyScope
 from stoker.core.readings import MetricNames, Series, Signal
-from tests.factories import vllm
+from tests.factories import custom_metrics, vllm
 
 VLLM: MetricNames = vllm()
-CUSTOM = MetricNames(
-    path="/metrics",
-    series={Signal.RUNNING: (Series("busy"),), Signal.REQUESTS: (Series("served_total"),)},
-    first_token="ttft_seconds",
-    rate_window_seconds=300.0,
-)
+CUSTOM = custom_metrics()
 
 
 def test_there_is_one_query_per_signal_and_two_for_freshness_whatever_the_fleet():

@@ -10,15 +10,10 @@ from stoker.core import promql, signals
 from stoker.core.promql import Freshness
 from stoker.core.readings import Fresh, Key, MetricNames, Missing, PodMetrics, Series, Signal, Stale
 from stoker.core.signals import Answer, Failed, Sample, Samples
-from tests.factories import NOW, vllm
+from tests.factories import NOW, custom_metrics, vllm
 
 VLLM: MetricNames = vllm()
-CUSTOM = MetricNames(
-    path="/metrics",
-    series={Signal.RUNNING: (Series("busy"),), Signal.REQUESTS: (Series("served_total"),)},
-    first_token="ttft_seconds",
-    rate_window_seconds=300.0,
-)
+CUSTOM = custom_metrics()
 POD = Key("models", "llama-0")
 THEIR_NOW = 5_000.0
 """Prometheus' clock, which need not be the operator's."""

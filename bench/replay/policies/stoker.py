@@ -9,7 +9,7 @@ Rules of this module:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -158,23 +158,24 @@ def asked(
     prometheus: Prometheus, pods: tuple[Pod, ...], names: MetricNames, rounds: Rounds, now: float
 ) -> Metrics:
     """What the operator knows after one round of its queries (`stoker.core.promql.queries`)."""
-    wanted = rounds.queries([names], [])
-    answers = {query: answer for query, answer in _answers(prometheus, names, now).items() if query in wanted}
+    answers = _answers(prometheus, names, rounds.queries([names], []), now)
     return gathered(rounds.completed(answers, [names]), [(p.key, names) for p in pods], now, STALE_AFTER)
 
 
-def _answers(prometheus: Prometheus, names: MetricNames, now: float) -> dict[str, Answer]:
+def _answers(
+    prometheus: Prometheus, names: MetricNames, wanted: Collection[str], now: float
+) -> dict[str, Answer]:
     window = names.rate_window_seconds
     try:
         vectors = {
             signal.value: _asked_of(prometheus, signal, column, window, now)
             for signal, column in _COLUMNS.items()
+            if signal in wanted
         }
         vectors[Freshness.LAST_SAMPLE.value] = prometheus.timestamps(now)
         vectors[Freshness.WINDOW_START.value] = prometheus.timestamps(now, window)
     except Unavailable as error:
-        queries = (*(signal.value for signal in _COLUMNS), *(question.value for question in Freshness))
-        return {query: Failed(str(error), unreachable=True) for query in queries}
+        return {query: Failed(str(error), unreachable=True) for query in wanted}
     return {query: Samples(_vector(query, vector, names, now)) for query, vector in vectors.items()}
 
 

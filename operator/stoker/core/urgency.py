@@ -19,7 +19,6 @@ from stoker.core.readings import Key, Metrics, Missing, Reading, Signal
 FEW = 5.0
 """Requests that are added to what is compared: going from one to two is not worth a place in front."""
 
-
 MUCH = 1.2
 """Growth within a round that is more than a steady fleet's requests come and go."""
 
@@ -53,7 +52,7 @@ def by_growth(before: Mapping[Key, float], now: Mapping[Key, float]) -> list[Key
 
 def urgent(before: Mapping[Key, float], now: Mapping[Key, float]) -> list[Key]:
     """Those that are not to wait for what is left of the round before, in the order of ``by_growth``."""
-    return [key for key in by_growth(before, now) if _growth(before, now, key) >= MUCH]
+    return by_growth(before, {key: n for key, n in now.items() if _growth(before, now, key) >= MUCH})
 
 
 def _growth(before: Mapping[Key, float], now: Mapping[Key, float], key: Key) -> float:
